@@ -96,7 +96,12 @@ impl TokenRegistry {
     }
 
     /// The grant of a bearer token, if it is known, current and allows `permission`.
-    pub fn authorize(&self, token: &str, permission: Permission, now: DateTime<Utc>) -> Result<&TokenGrant, AccessError> {
+    pub fn authorize(
+        &self,
+        token: &str,
+        permission: Permission,
+        now: DateTime<Utc>,
+    ) -> Result<&TokenGrant, AccessError> {
         // The lookup is by digest, so its timing says nothing about any token's bytes.
         let grant = self.by_digest.get(&digest(token)).ok_or(AccessError::InvalidToken)?;
         if grant.expires_at.is_some_and(|at| at <= now) {

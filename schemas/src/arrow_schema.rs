@@ -35,11 +35,8 @@ pub fn timestamp_type() -> DataType {
 
 /// Schema of a stream's table: its fields in contract order, then `day`, then the lineage.
 pub fn table_schema(stream: Stream) -> SchemaRef {
-    let mut fields: Vec<ArrowField> = stream
-        .fields()
-        .iter()
-        .map(|f| ArrowField::new(f.name, column_type(f.ty), !f.required))
-        .collect();
+    let mut fields: Vec<ArrowField> =
+        stream.fields().iter().map(|f| ArrowField::new(f.name, column_type(f.ty), !f.required)).collect();
     fields.push(ArrowField::new(DAY, DataType::Date32, false));
     fields.extend(lineage_fields());
     Arc::new(Schema::new(fields))

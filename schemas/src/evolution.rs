@@ -50,11 +50,19 @@ impl fmt::Display for Incompatibility {
         match self {
             Removed { field } => write!(f, "{field}: removed; readers of the column would break"),
             NewRequired { field } => write!(f, "{field}: new and required; existing producers do not send it"),
-            BecameRequired { field } => write!(f, "{field}: was optional and is now required; existing producers may leave it out"),
-            BecameOptional { field } => write!(f, "{field}: was required and is now optional; readers rely on its presence"),
+            BecameRequired { field } => {
+                write!(f, "{field}: was optional and is now required; existing producers may leave it out")
+            }
+            BecameOptional { field } => {
+                write!(f, "{field}: was required and is now optional; readers rely on its presence")
+            }
             TypeChanged { field, old, new } => write!(f, "{field}: type changed from {old} to {new}"),
-            ValuesChanged { field, removed, added } => write!(f, "{field}: allowed values changed (removed {removed:?}, added {added:?})"),
-            ConstraintChanged { field, keyword, old, new } => write!(f, "{field}: {keyword} changed from {old} to {new}"),
+            ValuesChanged { field, removed, added } => {
+                write!(f, "{field}: allowed values changed (removed {removed:?}, added {added:?})")
+            }
+            ConstraintChanged { field, keyword, old, new } => {
+                write!(f, "{field}: {keyword} changed from {old} to {new}")
+            }
         }
     }
 }
@@ -90,7 +98,8 @@ fn compare_types(name: &str, old: &Value, new: &Value, found: &mut Vec<Incompati
             added: missing(&new_values, &old_values),
         });
     }
-    const CONSTRAINTS: [&str; 8] = ["format", "pattern", "minLength", "maxLength", "minimum", "maximum", "items", "properties"];
+    const CONSTRAINTS: [&str; 8] =
+        ["format", "pattern", "minLength", "maxLength", "minimum", "maximum", "items", "properties"];
     for keyword in CONSTRAINTS {
         if old.get(keyword) != new.get(keyword) {
             let show = |v: Option<&Value>| v.map_or_else(|| "none".to_owned(), Value::to_string);
@@ -150,7 +159,18 @@ mod tests {
         new["properties"]["pii_classification"]["enum"] = json!(["none", "secret"]);
         new["properties"]["role"]["maxLength"] = json!(3);
         new["properties"]["plan"] = json!({"type": "string"});
-        new["required"] = json!(["event_id", "occurred_at", "tenant", "role", "feature", "region", "env", "pii_classification", "user_id", "plan"]);
+        new["required"] = json!([
+            "event_id",
+            "occurred_at",
+            "tenant",
+            "role",
+            "feature",
+            "region",
+            "env",
+            "pii_classification",
+            "user_id",
+            "plan"
+        ]);
         let named: Vec<String> = check(&old, &new).unwrap().iter().map(ToString::to_string).collect();
         insta::assert_snapshot!(named.join("\n"));
     }

@@ -6,8 +6,7 @@ use crate::{Field, FieldType, Stream, field::MAX_IDENTIFIER_BYTES};
 
 /// The JSON Schema of one event of a stream.
 pub fn json_schema(stream: Stream) -> Value {
-    let properties: Map<String, Value> =
-        stream.fields().iter().map(|f| (f.name.to_owned(), property(f))).collect();
+    let properties: Map<String, Value> = stream.fields().iter().map(|f| (f.name.to_owned(), property(f))).collect();
     let required: Vec<&str> = stream.fields().iter().filter(|f| f.required).map(|f| f.name).collect();
     json!({
         "$schema": "https://json-schema.org/draft/2020-12/schema",
@@ -24,7 +23,9 @@ pub fn json_schema(stream: Stream) -> Value {
 
 fn property(field: &Field) -> Value {
     let mut schema = match field.ty {
-        FieldType::Identifier => json!({"type": "string", "minLength": 1, "maxLength": MAX_IDENTIFIER_BYTES, "x-companyos-type": "identifier"}),
+        FieldType::Identifier => {
+            json!({"type": "string", "minLength": 1, "maxLength": MAX_IDENTIFIER_BYTES, "x-companyos-type": "identifier"})
+        }
         FieldType::Text => json!({"type": "string", "x-companyos-type": "text"}),
         FieldType::Timestamp => json!({"type": ["string", "number"], "x-companyos-type": "timestamp"}),
         FieldType::Float => json!({"type": ["number", "string"], "x-companyos-type": "float"}),
@@ -75,11 +76,21 @@ mod tests {
         for stream in Stream::ALL {
             let json = json_schema(stream);
             let arrow = table_schema(stream);
-            let required: Vec<&str> = json["required"].as_array().unwrap().iter().map(|v| v.as_str().unwrap()).collect();
+            let required: Vec<&str> =
+                json["required"].as_array().unwrap().iter().map(|v| v.as_str().unwrap()).collect();
             let own: Vec<String> = lineage_fields().iter().map(|f| f.name().clone()).chain([DAY.to_owned()]).collect();
             for column in arrow.fields().iter().filter(|f| !own.contains(f.name())) {
-                assert!(json["properties"].get(column.name()).is_some(), "{stream}.{} is in no JSON Schema", column.name());
-                assert_eq!(!column.is_nullable(), required.contains(&column.name().as_str()), "{stream}.{}", column.name());
+                assert!(
+                    json["properties"].get(column.name()).is_some(),
+                    "{stream}.{} is in no JSON Schema",
+                    column.name()
+                );
+                assert_eq!(
+                    !column.is_nullable(),
+                    required.contains(&column.name().as_str()),
+                    "{stream}.{}",
+                    column.name()
+                );
             }
             assert_eq!(json["properties"].as_object().unwrap().len() + own.len(), arrow.fields().len());
         }

@@ -22,13 +22,8 @@ pub enum Stream {
 
 impl Stream {
     /// Every stream, in the order they are documented.
-    pub const ALL: [Stream; 5] = [
-        Stream::ProductEvents,
-        Stream::OpsEvents,
-        Stream::SliMetrics,
-        Stream::SecuritySignals,
-        Stream::AuditEvents,
-    ];
+    pub const ALL: [Stream; 5] =
+        [Stream::ProductEvents, Stream::OpsEvents, Stream::SliMetrics, Stream::SecuritySignals, Stream::AuditEvents];
 
     /// Name of the stream, of its table and, unless configured otherwise, of its topic.
     pub const fn name(self) -> &'static str {
@@ -72,17 +67,16 @@ impl fmt::Display for Stream {
 
 /// A name that is no stream's.
 #[derive(Debug, thiserror::Error)]
-#[error("unknown stream {0:?}; expected one of product_events, ops_events, sli_metrics, security_signals, audit_events")]
+#[error(
+    "unknown stream {0:?}; expected one of product_events, ops_events, sli_metrics, security_signals, audit_events"
+)]
 pub struct UnknownStream(pub String);
 
 impl FromStr for Stream {
     type Err = UnknownStream;
 
     fn from_str(s: &str) -> Result<Self, Self::Err> {
-        Stream::ALL
-            .into_iter()
-            .find(|stream| stream.name() == s)
-            .ok_or_else(|| UnknownStream(s.to_owned()))
+        Stream::ALL.into_iter().find(|stream| stream.name() == s).ok_or_else(|| UnknownStream(s.to_owned()))
     }
 }
 
@@ -95,15 +89,22 @@ pub const SEVERITIES: &[&str] = &["info", "low", "medium", "high", "critical"];
 /// Kinds of indicator an SLI metric may carry.
 pub const SLI_TYPES: &[&str] = &["availability", "latency", "error_rate", "throughput", "freshness", "correctness"];
 
-const EVENT_ID: Field = Field::required("event_id", Text, "Unique id of the event within its tenant; duplicates are dropped by it.");
+const EVENT_ID: Field =
+    Field::required("event_id", Text, "Unique id of the event within its tenant; duplicates are dropped by it.");
 const OCCURRED_AT: Field = Field::required("occurred_at", Timestamp, "When it happened, by the producer's clock.");
 const TENANT: Field = Field::required("tenant", Identifier, "Tenant the event belongs to.");
 const REGION: Field = Field::required("region", Identifier, "Region whose storage may hold the event.");
 const ENV: Field = Field::required("env", Identifier, "Environment, such as prod or staging.");
 const USER_ID: Field = Field::optional("user_id", Text, "The acting user, if there is one.");
-const PAYLOAD: Field = Field::optional("payload", Json, "The event's own data; unknown top-level fields are kept here under \"_unknown\".");
-const PAYLOAD_HASH_OPTIONAL: Field = Field::optional("payload_hash", Text, "SHA-256 of payload, verified when present.");
-const PII_OPTIONAL: Field = Field::optional("pii_classification", Enum(PII_CLASSIFICATIONS), "Most sensitive class of personal data inside.");
+const PAYLOAD: Field = Field::optional(
+    "payload",
+    Json,
+    "The event's own data; unknown top-level fields are kept here under \"_unknown\".",
+);
+const PAYLOAD_HASH_OPTIONAL: Field =
+    Field::optional("payload_hash", Text, "SHA-256 of payload, verified when present.");
+const PII_OPTIONAL: Field =
+    Field::optional("pii_classification", Enum(PII_CLASSIFICATIONS), "Most sensitive class of personal data inside.");
 
 const PRODUCT_EVENTS: &[Field] = &[
     EVENT_ID,
@@ -116,7 +117,11 @@ const PRODUCT_EVENTS: &[Field] = &[
     ENV,
     Field::required("client", Text, "Client application and version."),
     Field::required("pii_classification", Enum(PII_CLASSIFICATIONS), "Most sensitive class of personal data inside."),
-    Field::required("payload_hash", Text, "SHA-256 of payload (hex, optionally prefixed sha256:), over its bytes as sent or over its RFC 8785 form; verified."),
+    Field::required(
+        "payload_hash",
+        Text,
+        "SHA-256 of payload (hex, optionally prefixed sha256:), over its bytes as sent or over its RFC 8785 form; verified.",
+    ),
     PAYLOAD,
 ];
 

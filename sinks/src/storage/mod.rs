@@ -102,6 +102,14 @@ impl Storage {
         default_logstore(prefixed, self.store.clone(), &self.table_url(table), &StorageConfig::default())
     }
 
+    /// Whether the table has been created. Cheaper than loading it.
+    pub async fn table_exists(&self, table: &str) -> Result<bool, StorageError> {
+        self.log_store(table)
+            .is_delta_table_location()
+            .await
+            .map_err(|e| StorageError::Table { table: self.table_url(table), source: Box::new(e) })
+    }
+
     /// The table's latest version, or none if it does not exist yet.
     pub async fn load_table(&self, table: &str) -> Result<Option<DeltaTable>, StorageError> {
         let mut delta = DeltaTable::new(self.log_store(table));
