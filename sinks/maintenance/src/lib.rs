@@ -1,1 +1,39 @@
+//! Keeps a region's Delta tables fast and small while writers keep appending: log checkpoints and
+//! clean-up, compaction, clustering, retention, cold archive and vacuum.
+//!
+//! Promises:
+//! - No task ever loses or doubles a row, with live appenders and with other maintainers at work
+//!   on the same table. Every commit is checked against each log entry written since its plan was
+//!   read; on a conflict the plan is thrown away and made anew (see `commit`).
+//! - The writers' positions (`txn` actions) survive every task.
+//! - A task that dies at any step can be run again; a failing task never stops the others.
+//! - Memory is bounded by configuration, not by table size (apart from the table's file list).
+//!
+//! It needs a multi-threaded Tokio runtime: delta-rs blocks while it writes log checkpoints.
 
+mod archive;
+mod checkpoint;
+mod cluster;
+mod commit;
+mod compact;
+mod config;
+mod duration_text;
+mod error;
+mod file_stats;
+mod live_table;
+mod log_cleanup;
+mod maintainer;
+mod report;
+mod retention;
+mod rewrite;
+mod vacuum;
+mod zorder_key;
+
+pub use archive::{Manifest, ManifestFile, ManifestState, unsettled_files};
+pub use config::{
+    ArchiveConfig, CheckpointConfig, ClusterConfig, CompactionConfig, ConfigError, LogCleanupConfig,
+    MaintenanceConfig, RetentionConfig, RetentionRule, VacuumConfig,
+};
+pub use error::MaintenanceError;
+pub use maintainer::{Maintainer, RegionStorage};
+pub use report::{Outcome, PlaceKind, Report, Task, TaskReport, Work};

@@ -1,0 +1,211 @@
+//! Spark Structured Streaming on the same topic: spark/job.py, run and measured.
+
+use std::{
+    fs::{self, File},
+    path::{Path, PathBuf},
+    process::{Command, Stdio},
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context, Result, bail, ensure};
+use serde::{Deserialize, Serialize};
+
+use crate::{delta_log::DeltaLog, process_tree::ProcessTree};
+
+/// What to run.
+#[derive(Debug, Clone)]
+pub struct SparkConfig {
+    /// Kafka's bootstrap servers.
+    pub brokers: String,
+    /// A filled topic that nothing writes to.
+    pub topic: String,
+    /// Events in it.
+    pub events: u64,
+    /// Their JSON text, in bytes; for MB/s.
+    pub bytes: u64,
+    /// Folder of job.py, pom.xml and requirements.txt.
+    pub spark_dir: PathBuf,
+    /// Folder for the Python environment and the jars, kept between runs.
+    pub cache_dir: PathBuf,
+    /// Folder for the table, the checkpoint and the log; emptied before, kept after.
+    pub work_dir: PathBuf,
+    /// Records a batch may read.
+    pub max_offsets_per_trigger: u64,
+    /// `available-now` or `1s`.
+    pub trigger: String,
+    /// When to give up.
+    pub timeout: Duration,
+}
+
+/// What it took.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct SparkResult {
+    /// Version of Spark.
+    pub version: String,
+    /// Rows in the table.
+    pub rows: u64,
+    /// From starting the process to its end.
+    pub seconds: f64,
+    /// Events a second over the whole time, start of the JVM included.
+    pub events_per_s: f64,
+    /// Events a second over the second half of the batches, by Spark's own clock: warmed up.
+    pub steady_events_per_s: f64,
+    /// Megabytes (10⁶) of JSON a second over the whole time.
+    pub mb_per_s: f64,
+    /// CPU seconds of Python and JVM per million events, start included.
+    pub cpu_s_per_million: f64,
+    /// CPU seconds of the JVM per million events in the second half of the batches; none where there
+    /// were too few.
+    pub steady_cpu_s_per_million: Option<f64>,
+    /// Peak resident memory of Python and JVM, in bytes.
+    pub peak_rss_bytes: u64,
+    /// Batches.
+    pub batches: usize,
+}
+
+#[derive(Deserialize)]
+struct Report {
+    spark_version: String,
+    batches: Vec<Batch>,
+}
+
+#[derive(Deserialize)]
+struct Batch {
+    rows: u64,
+    seconds: f64,
+    cpu_s_so_far: Option<f64>,
+}
+
+/// Makes the Python environment and fetches the jars, once per requirements.txt and pom.xml.
+pub fn prepare(spark_dir: &Path, cache_dir: &Path) -> Result<()> {
+    let requirements = spark_dir.join("requirements.txt");
+    let pom = spark_dir.join("pom.xml");
+    let wanted = fs::read_to_string(&requirements)? + &fs::read_to_string(&pom)?;
+    let done = cache_dir.join("spark-prepared");
+    if fs::read_to_string(&done).is_ok_and(|prepared| prepared == wanted) {
+        return Ok(());
+    }
+    fs::create_dir_all(cache_dir)?;
+    let venv = cache_dir.join("spark-venv");
+    if !venv.join("bin/python").exists() {
+        check(Command::new("python3").args(["-m", "venv"]).arg(&venv))?;
+    }
+    check(Command::new(venv.join("bin/pip")).args(["install", "--quiet", "--requirement"]).arg(&requirements))?;
+    let jars = jars(cache_dir);
+    if jars.exists() {
+        fs::remove_dir_all(&jars)?;
+    }
+    check(
+        Command::new("mvn")
+            .args(["--quiet", "--batch-mode", "--file"])
+            .arg(&pom)
+            .arg("dependency:copy-dependencies")
+            .arg(format!("-DoutputDirectory={}", jars.display())),
+    )?;
+    Ok(fs::write(done, wanted)?)
+}
+
+/// Runs the job to the end of the topic.
+pub fn run(config: &SparkConfig) -> Result<SparkResult> {
+    prepare(&config.spark_dir, &config.cache_dir)?;
+    if config.work_dir.exists() {
+        fs::remove_dir_all(&config.work_dir)?;
+    }
+    fs::create_dir_all(&config.work_dir)?;
+    let table = config.work_dir.join("product_events");
+    let report = config.work_dir.join("report.json");
+    let log = config.work_dir.join("spark.log");
+    let out = File::create(&log)?;
+
+    let started = Instant::now();
+    let mut job = Command::new(config.cache_dir.join("spark-venv/bin/python"))
+        .arg(config.spark_dir.join("job.py"))
+        .args(["--brokers", &config.brokers, "--topic", &config.topic, "--trigger", &config.trigger])
+        .args(["--events", &config.events.to_string()])
+        .args(["--max-offsets-per-trigger", &config.max_offsets_per_trigger.to_string()])
+        .arg("--out")
+        .arg(&table)
+        .arg("--checkpoint")
+        .arg(config.work_dir.join("checkpoint"))
+        .arg("--jars")
+        .arg(jars(&config.cache_dir))
+        .arg("--report")
+        .arg(&report)
+        .stdin(Stdio::null())
+        .stdout(out.try_clone()?)
+        .stderr(out)
+        .spawn()
+        .context("starting Spark")?;
+    let tree = ProcessTree::watch(job.id())?;
+    let status = loop {
+        if let Some(status) = job.try_wait()? {
+            break status;
+        }
+        if started.elapsed() > config.timeout {
+            job.kill()?;
+            job.wait()?;
+            bail!("Spark did not finish within {:?}; see {}", config.timeout, log.display());
+        }
+        std::thread::sleep(Duration::from_millis(50));
+    };
+    let seconds = started.elapsed().as_secs_f64();
+    let usage = tree.finish()?;
+    ensure!(status.success(), "Spark ended with {status}; see {}", log.display());
+
+    let rows = DeltaLog::new(table).refresh()?;
+    ensure!(rows == config.events, "Spark's table holds {rows} rows, the topic {} events", config.events);
+    let report: Report = serde_json::from_slice(&fs::read(&report)?)?;
+    let (steady_events_per_s, steady_cpu_s_per_million) = steady(&report.batches);
+    let events = config.events as f64;
+    Ok(SparkResult {
+        version: report.spark_version,
+        rows,
+        seconds,
+        events_per_s: events / seconds,
+        steady_events_per_s,
+        mb_per_s: config.bytes as f64 / 1e6 / seconds,
+        cpu_s_per_million: usage.cpu_s / (events / 1e6),
+        steady_cpu_s_per_million,
+        peak_rss_bytes: usage.peak_rss_bytes,
+        batches: report.batches.len(),
+    })
+}
+
+/// Rate and CPU seconds per million events of the second half of the batches.
+fn steady(batches: &[Batch]) -> (f64, Option<f64>) {
+    let half = batches.len() / 2;
+    let (before, after) = batches.split_at(half);
+    let rows: u64 = after.iter().map(|b| b.rows).sum();
+    let seconds: f64 = after.iter().map(|b| b.seconds).sum();
+    let rate = if seconds > 0.0 { rows as f64 / seconds } else { 0.0 };
+    let cpu = || Some(after.last()?.cpu_s_so_far? - before.last()?.cpu_s_so_far?);
+    (rate, cpu().map(|cpu_s| cpu_s / (rows as f64 / 1e6)))
+}
+
+fn jars(cache_dir: &Path) -> PathBuf {
+    cache_dir.join("spark-jars")
+}
+
+fn check(command: &mut Command) -> Result<()> {
+    let status = command.status().with_context(|| format!("{command:?}"))?;
+    ensure!(status.success(), "{command:?} ended with {status}");
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn steady_figures_leave_out_the_first_half() {
+        let batch = |rows, seconds, cpu_s_so_far| Batch { rows, seconds, cpu_s_so_far };
+        let batches = [
+            batch(1_000_000, 20.0, Some(40.0)),
+            batch(1_000_000, 12.0, Some(60.0)),
+            batch(1_000_000, 5.0, None),
+            batch(1_000_000, 5.0, Some(80.0)),
+        ];
+        assert_eq!(steady(&batches), (200_000.0, Some(10.0)));
+        assert_eq!(steady(&batches[..1]), (50_000.0, None));
+    }
+}

@@ -1,0 +1,7 @@
+//! The gateway over HTTP, in front of a broker that speaks Kafka's protocol.
+
+mod accepting;
+#[path = "../harness/mod.rs"]
+mod harness;
+mod refusing;
+mod surviving;
