@@ -67,7 +67,8 @@ impl<'t> Attributes<'_, 't> {
 
 /// Whether a content type is that of a structured CloudEvent or a batch of them.
 pub(crate) fn is_structured(content_type: Option<&str>) -> bool {
-    content_type.is_some_and(|ty| ty.trim_start().get(..23).is_some_and(|t| t.eq_ignore_ascii_case("application/cloudevents")))
+    content_type
+        .is_some_and(|ty| ty.trim_start().get(..23).is_some_and(|t| t.eq_ignore_ascii_case("application/cloudevents")))
 }
 
 /// Whether the staged object has every attribute a CloudEvent must have.
@@ -236,7 +237,9 @@ pub(crate) fn from_binary(
     }
     let verdict = match value.trim_ascii() {
         [] => {
-            out.pop();
+            if out.ends_with(',') {
+                out.pop();
+            }
             Ok(())
         }
         data => match json_data(data, content_type) {

@@ -24,6 +24,8 @@ use crate::{
 const UNKNOWN: &str = "_unknown";
 /// Longest `event_id` repeated in a quarantine row, in bytes.
 const MAX_QUARANTINED_ID: usize = 256;
+/// Longest header carried along with a row; ours are far shorter.
+const MAX_HEADER_BYTES: usize = 1 << 10;
 
 /// What the decoder has made of the records of an epoch.
 pub(crate) struct Intake {
@@ -126,6 +128,8 @@ impl Decoder {
             Some(headers) => {
                 let content_type = record.headers.content_type;
                 let (text, verdict) = cloud_event::from_binary(headers, content_type, value);
+                // Data that could not be taken over as text may still name a region.
+                let verdict = verdict.map_err(|reject| (reject, Identity::search(value)));
                 self.record(record, text.as_bytes(), true, verdict, ingested_at, intake);
             }
         }
@@ -136,12 +140,14 @@ impl Decoder {
         record: &Record<'_>,
         value: &[u8],
         cloud_event: bool,
-        verdict: Result<(), Reject>,
+        verdict: Result<(), (Reject, Identity)>,
         ingested_at: i64,
         intake: &mut Intake,
     ) {
         let trace_id = record.headers.traceparent.and_then(trace_id);
-        let (origin, waive) = (record.headers.origin, record.headers.waive);
+        // Every event of the record repeats them, so that long ones would multiply.
+        let [origin, waive] =
+            [record.headers.origin, record.headers.waive].map(|header| header.filter(|h| h.len() <= MAX_HEADER_BYTES));
         let logged = Logged { offset: record.offset, ingested_at, value, trace_id, origin, waive };
         let context = Context {
             record: intake.log.push(logged),
@@ -153,10 +159,12 @@ impl Decoder {
             waive,
             cloud_event,
         };
-        let decoded = verdict.and_then(|()| self.whole(value, context, intake));
-        if let Err(reject) = decoded {
+        let decoded =
+            verdict.and_then(|()| self.whole(value, context, intake).map_err(|reject| (reject, Identity::default())));
+        if let Err((reject, identity)) = decoded {
             let source = RowSource { record: context.record, index: 0, span: Span::new(0, value.len()) };
-            intake.refusals.push(Refusal { source, reject, identity: Identity::search(value) });
+            let identity = identity.and(Identity::search(value));
+            intake.refusals.push(Refusal { source, reject, identity });
         }
     }
 
@@ -188,7 +196,10 @@ impl Decoder {
             Some(_) => {
                 let node = scanner.value(&mut self.nesting).map_err(invalid_json)?;
                 scanner.end().map_err(invalid_json)?;
-                Err(Reject::new(Reason::NotAnObject, format!("expected an object or an array, found {}", node.kind.name())))
+                Err(Reject::new(
+                    Reason::NotAnObject,
+                    format!("expected an object or an array, found {}", node.kind.name()),
+                ))
             }
         }
     }
@@ -425,7 +436,11 @@ impl Decoder {
                     _ => return Err(wrong(EXPECTED)),
                 };
                 time.map(Value::Integer).ok_or_else(|| {
-                    Reject::of_field(Reason::InvalidValue, field.name, format!("{} that is not {EXPECTED}", given(cell)))
+                    Reject::of_field(
+                        Reason::InvalidValue,
+                        field.name,
+                        format!("{} that is not {EXPECTED}", given(cell)),
+                    )
                 })
             }
             FieldType::Float => {
@@ -535,8 +550,7 @@ impl Decoder {
             Ok(Value::Event(span)) => Claim::Named(span.of(text).to_owned()),
             Ok(Value::Scratch(span)) => Claim::Named(span.of(&self.scratch).to_owned()),
             Ok(_) => Claim::Absent,
-            Err(reject) if reject.reason == Reason::InvalidValue => Claim::Unclear,
-            Err(_) => Claim::Absent,
+            Err(_) => Claim::Unclear,
         }
     }
 }

@@ -32,10 +32,10 @@ mod stage;
 mod stats;
 
 pub use chain::{ChainOutput, PartitionChain};
-pub use redact::Redactor;
 pub use config::{ChainConfig, DecodeConfig, DedupConfig};
 pub use error::OperatorError;
 pub use record::{CloudEventHeaders, Record, RecordHeaders};
+pub use redact::Redactor;
 pub use route::Route;
 pub use seal::{SealError, Sealer};
 pub use stats::ChainStats;

@@ -1,8 +1,10 @@
 //! The quarantine lane: refused events as rows of the quarantine table, in the region that may keep
 //! them.
 //!
-//! Where residency does not let an event be kept, its row says what was refused, where and why, and
-//! nothing of what the event held beyond its scope and id.
+//! An event that names a place its tenant may use is kept there. One that names no region stays in
+//! the home region, where its record already is, unless it names a tenant that may not use that one.
+//! Any other event is not kept: its row, in the home region, says what was refused, where and why,
+//! and nothing of what the event held beyond its scope and id.
 
 use std::{collections::BTreeMap, sync::Arc};
 
@@ -23,6 +25,9 @@ use crate::{
 
 /// Longest text kept in `payload`, in bytes. The whole event is in `sealed`.
 const MAX_PAYLOAD: usize = 64 << 10;
+/// Most bytes of events in one batch of quarantine rows, far below the 2 GiB a column can hold even
+/// if every byte becomes a three-byte replacement character.
+const MAX_BATCH: usize = 256 << 20;
 /// How far before the limit the text may be cut, to end it between two strings.
 const CUT_WINDOW: usize = 4 << 10;
 
@@ -37,25 +42,32 @@ pub(crate) struct QuarantineLane {
 }
 
 impl QuarantineLane {
-    /// The rows of `refusals`, by the region that keeps them.
-    pub fn rows(
-        &self,
-        refusals: &[Refusal],
-        log: &RecordLog,
-    ) -> Result<Vec<(Arc<str>, RecordBatch)>, OperatorError> {
+    /// The rows of `refusals`, by the region that keeps them; a region may have several batches.
+    pub fn rows(&self, refusals: &[Refusal], log: &RecordLog) -> Result<Vec<(Arc<str>, RecordBatch)>, OperatorError> {
         let mut regions: BTreeMap<&str, Rows> = BTreeMap::new();
+        let mut full = Vec::new();
         for refusal in refusals {
             let (region, whole) = self.home_of(&refusal.identity);
-            self.push(regions.entry(region).or_default(), refusal, log, whole)?;
+            let rows = regions.entry(region).or_default();
+            self.push(rows, refusal, log, whole)?;
+            if rows.event_bytes > MAX_BATCH {
+                full.push((region.into(), std::mem::take(rows).finish()?));
+            }
         }
-        regions.into_iter().map(|(region, rows)| Ok((region.into(), rows.finish()?))).collect()
+        for (region, rows) in regions.into_iter().filter(|(_, rows)| rows.rows() > 0) {
+            full.push((region.into(), rows.finish()?));
+        }
+        Ok(full)
     }
 
     /// The region that keeps a refusal, and whether it may keep the event itself.
     fn home_of<'a>(&'a self, identity: &'a Identity) -> (&'a str, bool) {
         let home = self.tenancy.home_region.as_str();
         match (identity.tenant.name(), identity.env.name(), &identity.region) {
-            (_, _, Claim::Absent) => (home, true),
+            (Some(tenant), _, Claim::Absent) => {
+                (home, self.tenancy.tenants.get(tenant).is_some_and(|t| t.regions.contains(home)))
+            }
+            (None, _, Claim::Absent) => (home, identity.tenant == Claim::Absent),
             (Some(tenant), Some(env), Claim::Named(region)) if self.tenancy.check(tenant, env, region).is_ok() => {
                 (region, true)
             }
@@ -80,6 +92,7 @@ impl QuarantineLane {
         rows.occurred_at.append_option(identity.occurred_at.filter(|_| whole));
         if whole {
             let original = record.event(refusal.source.span);
+            rows.event_bytes += original.len();
             let excerpt = excerpt(original);
             rows.payload.append_value(self.masker.mask(&excerpt));
             match &self.sealer {
@@ -127,6 +140,8 @@ fn excerpt(original: &[u8]) -> String {
 /// Columns of the quarantine table, in its order.
 #[derive(Default)]
 struct Rows {
+    /// Bytes of the events kept in these rows.
+    event_bytes: usize,
     quarantine_id: StringBuilder,
     stream: StringBuilder,
     reason: StringBuilder,
@@ -153,6 +168,10 @@ struct Rows {
 }
 
 impl Rows {
+    fn rows(&self) -> usize {
+        arrow::array::ArrayBuilder::len(&self.offset)
+    }
+
     fn finish(mut self) -> Result<RecordBatch, OperatorError> {
         let columns: Vec<ArrayRef> = vec![
             Arc::new(self.quarantine_id.finish()),

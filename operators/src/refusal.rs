@@ -82,6 +82,14 @@ impl Claim {
         }
     }
 
+    fn and(self, other: Self) -> Self {
+        match (self, other) {
+            (Claim::Absent, claim) | (claim, Claim::Absent) => claim,
+            (claim, other) if claim == other => claim,
+            _ => Claim::Unclear,
+        }
+    }
+
     /// The claim that `text` makes.
     pub fn from_text(text: &str) -> Self {
         let mut folded = String::new();
@@ -106,10 +114,24 @@ impl Identity {
             ..Self::default()
         }
     }
+
+    /// What two readings of the same event say together.
+    pub fn and(self, other: Self) -> Self {
+        Self {
+            tenant: self.tenant.and(other.tenant),
+            env: self.env.and(other.env),
+            region: self.region.and(other.region),
+            event_id: self.event_id.or(other.event_id),
+            occurred_at: self.occurred_at.or(other.occurred_at),
+        }
+    }
 }
 
 fn search(bytes: &[u8], key: &[u8]) -> Claim {
-    let mut found = Claim::Absent;
+    // The keys are lower-case letters, U+0061 to U+007A, and one that is spelled with an escape is
+    // not found by its letters.
+    let hidden = |escape: &[u8]| memchr::memmem::find(bytes, escape).is_some();
+    let mut found = if hidden(b"\\u006") || hidden(b"\\u007") { Claim::Unclear } else { Claim::Absent };
     for at in memchr::memmem::find_iter(bytes, key) {
         let after = bytes.get(at + key.len()..).unwrap_or_default().trim_ascii_start();
         let Some(value) = after.strip_prefix(b":") else { continue };
@@ -117,11 +139,7 @@ fn search(bytes: &[u8], key: &[u8]) -> Claim {
             Some(text) => quoted(text),
             None => Claim::Unclear,
         };
-        if found == Claim::Absent {
-            found = claim;
-        } else if found != claim {
-            return Claim::Unclear;
-        }
+        found = found.and(claim);
     }
     found
 }
@@ -139,7 +157,9 @@ mod tests {
     #[test]
     fn finds_names_in_broken_text() {
         let named = |name: &str| Claim::Named(name.to_owned());
-        let found = Identity::search(br#"{"tenant" : "Alpha","x":bad,"payload":{"region":"us-east-1"},"region":"US-EAST-1 ","env":3"#);
+        let found = Identity::search(
+            br#"{"tenant" : "Alpha","x":bad,"payload":{"region":"us-east-1"},"region":"US-EAST-1 ","env":3"#,
+        );
         assert_eq!(found.tenant, named("alpha"));
         assert_eq!(found.region, named("us-east-1"));
         assert_eq!(found.env, Claim::Unclear);
@@ -147,6 +167,8 @@ mod tests {
         assert_eq!(Identity::search(br#"{"region":"a","region":"b"}"#).region, Claim::Unclear);
         assert_eq!(Identity::search(b"{\"region\":\"a\xff\"}").region, Claim::Unclear);
         assert_eq!(Identity::search(br#"{"region":"a\u0062"}"#).region, Claim::Unclear);
+        assert_eq!(Identity::search(br#"{"re\u0067ion":"a""#).region, Claim::Unclear);
+        assert_eq!(Identity::search(br#"{"tenant":"t","x":"caf\u00e9"#).tenant, named("t"));
         assert_eq!(Identity::search(br#"["region","tenant"]"#), Identity::default());
     }
 }

@@ -36,8 +36,8 @@ pub(crate) fn routes(epoch: &mut Epoch, residency: &Residency) -> Result<Vec<(Ro
             Some((seen, route)) if seen == key => route,
             _ => *known.entry(key).or_insert_with(|| {
                 let place = residency.place(key.0);
-                let [tenant, region] = [place.map(|p| &p.tenant), place.map(|p| &p.region)]
-                    .map(|name| name.cloned().unwrap_or_default());
+                let [tenant, region] =
+                    [place.map(|p| &p.tenant), place.map(|p| &p.region)].map(|name| name.cloned().unwrap_or_default());
                 routes.push((Route { tenant, region, day: key.1 }, Vec::new()));
                 routes.len() - 1
             }),

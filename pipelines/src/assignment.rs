@@ -6,13 +6,16 @@ use std::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicBool, Ordering},
     },
+    thread,
     time::{Duration, SystemTime},
 };
 
-use companyos_dlp::Redactor;
-use companyos_operators::{ChainConfig, PartitionChain, Sealer};
+use companyos_operators::{ChainConfig, OperatorError, PartitionChain, Redactor, Sealer};
 use companyos_schemas::tenancy::Tenancy;
-use companyos_sinks::{delta::recent_ids, storage::Storage};
+use companyos_sinks::{
+    delta::{DeltaSinkError, recent_ids},
+    storage::Storage,
+};
 use companyos_source_kafka::{AssignmentHandler, Start, TopicPartition};
 use tokio::{
     runtime::Handle,
@@ -20,7 +23,10 @@ use tokio::{
 };
 use tracing::{info, warn};
 
-use crate::{committer::Command, spec::PipelineSpec};
+use crate::{
+    committer::{Command, pauses},
+    spec::PipelineSpec,
+};
 
 /// What the member does after the poll that served a rebalance.
 pub(crate) enum Change {
@@ -76,6 +82,21 @@ impl Assignments {
 
     /// A chain that remembers what the tables took in within the deduplication horizon.
     fn chain(&self, partition: &TopicPartition) -> Result<PartitionChain, String> {
+        let mut pauses = pauses();
+        loop {
+            match self.runtime.block_on(self.restored_chain(partition)) {
+                Ok(chain) => return Ok(chain),
+                Err(RestoreError::Table(error)) if error.is_transient() => {
+                    let Some(pause) = pauses.next() else { return Err(error.to_string()) };
+                    warn!(topic = %partition.topic, partition = partition.partition, %error, "cannot read back yet");
+                    thread::sleep(pause);
+                }
+                Err(error) => return Err(error.to_string()),
+            }
+        }
+    }
+
+    async fn restored_chain(&self, partition: &TopicPartition) -> Result<PartitionChain, RestoreError> {
         let parts = &self.parts;
         let config = ChainConfig {
             stream: parts.spec.stream,
@@ -88,24 +109,35 @@ impl Assignments {
             PartitionChain::new(config, parts.tenancy.clone(), parts.redactor.clone(), parts.sealer.clone());
         let horizon =
             i64::try_from(parts.spec.dedup.horizon_seconds).unwrap_or(i64::MAX / 1_000_000).saturating_mul(1_000_000);
-        if horizon > 0 {
-            let since = now_us() - horizon;
-            let table = parts.spec.stream.name();
-            for storage in parts.storages.values() {
-                let restored = self.runtime.block_on(recent_ids(
-                    storage,
-                    table,
-                    &partition.topic,
-                    partition.partition,
-                    since,
-                    |tenant, id, at, _| chain.restore_dedup(std::iter::once((tenant, id, at))),
-                ));
-                let rows = restored.map_err(|e| e.to_string())?;
-                info!(table, topic = %partition.topic, partition = partition.partition, rows, "deduplication state restored");
+        if horizon == 0 {
+            return Ok(chain);
+        }
+        let since = now_us() - horizon;
+        let table = parts.spec.stream.name();
+        let mut rows = 0;
+        for storage in parts.storages.values() {
+            let mut failure = None;
+            let visit = |tenant: &str, id: &str, ingested_at| {
+                if let Err(error) = chain.restore_dedup(std::iter::once((tenant, id, ingested_at))) {
+                    failure = Some(error);
+                }
+            };
+            rows += recent_ids(storage, table, &partition.topic, partition.partition, since, visit).await?;
+            if let Some(error) = failure {
+                return Err(error.into());
             }
         }
+        info!(topic = %partition.topic, partition = partition.partition, rows, "deduplication state restored");
         Ok(chain)
     }
+}
+
+#[derive(Debug, thiserror::Error)]
+enum RestoreError {
+    #[error(transparent)]
+    Table(#[from] DeltaSinkError),
+    #[error(transparent)]
+    Operator(#[from] OperatorError),
 }
 
 impl AssignmentHandler for Assignments {

@@ -184,7 +184,8 @@ fn record(table: &str, region: &str, done: &Committed) {
 
 const RETRY_PAUSE: Duration = Duration::from_millis(500);
 
-/// Less than the time a member may stay away from polling.
-fn pauses() -> impl Iterator<Item = Duration> {
-    std::iter::repeat_n(Duration::from_secs(1), 200)
+/// Pauses between attempts during an assignment; together less than the time a member may stay away
+/// from polling.
+pub(crate) fn pauses() -> impl Iterator<Item = Duration> {
+    std::iter::repeat_n(Duration::from_secs(1), 120)
 }

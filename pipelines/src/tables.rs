@@ -10,7 +10,7 @@
 use std::{collections::HashMap, sync::Arc};
 
 use arrow::{
-    array::{Array, AsArray},
+    array::AsArray,
     datatypes::{Date32Type, Int64Type},
 };
 use companyos_operators::ChainOutput;
@@ -164,11 +164,7 @@ impl Tables {
             for quarantine in [false, true] {
                 let key = TableKey { region: region.clone(), quarantine };
                 let name = table_name(self.stream, quarantine);
-                let exists = storage
-                    .table_exists(name)
-                    .await
-                    .map_err(|e| DeltaSinkError::Log { table: name.to_owned(), problem: e.to_string() })?;
-                if exists {
+                if storage.table_exists(name).await? {
                     self.open_sink(&key).await?;
                 }
             }

@@ -10,8 +10,7 @@ use std::{
     time::Duration,
 };
 
-use companyos_dlp::Redactor;
-use companyos_operators::Sealer;
+use companyos_operators::{Redactor, Sealer};
 use companyos_schemas::tenancy::Tenancy;
 use companyos_sinks::{
     kafka::{KafkaSink, KafkaSinkError},

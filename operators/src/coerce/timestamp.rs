@@ -15,7 +15,8 @@ pub(crate) fn day_of(micros: i64) -> i32 {
 /// Reads RFC 3339; none if it is not, or has no offset.
 pub(crate) fn rfc3339(text: &str) -> Option<i64> {
     let (fixed, rest) = text.as_bytes().split_first_chunk::<19>()?;
-    let [y1, y2, y3, y4, b'-', mo1, mo2, b'-', d1, d2, b'T' | b't' | b' ', h1, h2, b':', mi1, mi2, b':', s1, s2] = *fixed
+    let [y1, y2, y3, y4, b'-', mo1, mo2, b'-', d1, d2, b'T' | b't' | b' ', h1, h2, b':', mi1, mi2, b':', s1, s2] =
+        *fixed
     else {
         return None;
     };
@@ -89,20 +90,21 @@ fn days_from_civil(year: i64, month: i64, day: i64) -> i64 {
 /// 5138), below 10^14 milliseconds, below 10^17 microseconds; none beyond.
 pub(crate) fn epoch(number: &str) -> Option<i64> {
     if let Ok(whole) = number.parse::<i64>() {
-        return whole.checked_mul(unit(whole.unsigned_abs() as f64)?);
+        return whole.checked_mul(unit(whole.unsigned_abs())?);
     }
     let value = number.parse::<f64>().ok()?;
-    let unit = unit(value.abs())?;
+    // The cast saturates, and every bound of a unit is a whole number.
+    let unit = unit(value.abs() as u64)?;
     // The whole part is scaled as an integer, so that only the fraction is rounded.
     Some(value.trunc() as i64 * unit + (value.fract() * unit as f64).round() as i64)
 }
 
 /// Microseconds in the unit that a number of this magnitude counts.
-fn unit(magnitude: f64) -> Option<i64> {
+fn unit(magnitude: u64) -> Option<i64> {
     match magnitude {
-        m if m < 1e11 => Some(MICROS),
-        m if m < 1e14 => Some(1_000),
-        m if m < 1e17 => Some(1),
+        0..100_000_000_000 => Some(MICROS),
+        100_000_000_000..100_000_000_000_000 => Some(1_000),
+        100_000_000_000_000..100_000_000_000_000_000 => Some(1),
         _ => None,
     }
 }
@@ -117,10 +119,23 @@ mod tests {
     #[test]
     fn refuses_what_rfc3339_refuses() {
         for text in [
-            "", "2026-01-01", "2026-01-01T00:00:00", "2026-01-01T00:00:00+0100", "2026-01-01T00:00:00+01", "2026-13-01T00:00:00Z",
-            "2026-02-29T00:00:00Z", "2026-01-32T00:00:00Z", "2026-01-01T24:00:00Z", "2026-01-01T00:60:00Z",
-            "2026-01-01T00:00:61Z", "2026-01-01T00:00:00.Z", "2026-01-01T00:00:00Zx", "2026-01-01T00:00:00+24:00", "26-01-01T00:00:00Z",
-            "+2026-01-01T00:00:00Z", "2026-01-01T00:00:0éZ",
+            "",
+            "2026-01-01",
+            "2026-01-01T00:00:00",
+            "2026-01-01T00:00:00+0100",
+            "2026-01-01T00:00:00+01",
+            "2026-13-01T00:00:00Z",
+            "2026-02-29T00:00:00Z",
+            "2026-01-32T00:00:00Z",
+            "2026-01-01T24:00:00Z",
+            "2026-01-01T00:60:00Z",
+            "2026-01-01T00:00:61Z",
+            "2026-01-01T00:00:00.Z",
+            "2026-01-01T00:00:00Zx",
+            "2026-01-01T00:00:00+24:00",
+            "26-01-01T00:00:00Z",
+            "+2026-01-01T00:00:00Z",
+            "2026-01-01T00:00:0éZ",
         ] {
             assert_eq!(rfc3339(text), None, "{text}");
         }

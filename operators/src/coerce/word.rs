@@ -99,7 +99,9 @@ mod tests {
         assert_eq!(identifier("eu-west-1", true, &mut out), Word::Clean);
         assert_eq!(identifier("a/b", false, &mut out), Word::Clean);
         assert!(out.is_empty());
-        for (text, folded) in [(" Alpha\t", "alpha"), ("ÉTÉ", "été"), ("two words", "two words"), ("\u{a0}X\u{2003}", "x")] {
+        for (text, folded) in
+            [(" Alpha\t", "alpha"), ("ÉTÉ", "été"), ("two words", "two words"), ("\u{a0}X\u{2003}", "x")]
+        {
             out.clear();
             assert_eq!(identifier(text, true, &mut out), Word::Folded, "{text}");
             assert_eq!(out, folded);
@@ -112,8 +114,12 @@ mod tests {
         assert_eq!(identifier(" \u{3000} ", true, &mut out), Word::Blank);
         assert_eq!(identifier("", true, &mut out), Word::Blank);
         for (text, problem) in [
-            ("../etc", "a slash"), ("a\\b", "a slash"), ("a\u{0}b", "a control character"), ("a\u{85}b", "a control character"),
-            (&*"a".repeat(257), "longer than 256 bytes"), (&*"É".repeat(5000), "longer than 256 bytes"),
+            ("../etc", "a slash"),
+            ("a\\b", "a slash"),
+            ("a\u{0}b", "a control character"),
+            ("a\u{85}b", "a control character"),
+            (&*"a".repeat(257), "longer than 256 bytes"),
+            (&*"É".repeat(5000), "longer than 256 bytes"),
         ] {
             assert_eq!(identifier(text, true, &mut out), Word::Invalid(problem), "{text}");
         }

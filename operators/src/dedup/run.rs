@@ -5,8 +5,8 @@
 //! per 256 digests for the index.
 
 use std::{
-    collections::{BinaryHeap, binary_heap::PeekMut},
     cmp::Reverse,
+    collections::{BinaryHeap, binary_heap::PeekMut},
     fs::File,
     io::{self, BufReader, BufWriter, Read, Seek, SeekFrom, Write},
     os::unix::fs::FileExt,

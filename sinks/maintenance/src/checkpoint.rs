@@ -7,10 +7,19 @@ use object_store::{ObjectStoreExt, path::Path};
 use serde::Deserialize;
 use tracing::info;
 
-use crate::{CheckpointConfig, MaintenanceError, Work, live_table::LiveTable, rewrite::read_object};
+use crate::{CheckpointConfig, MaintenanceError, PlaceKind, Work, live_table::LiveTable, rewrite::read_object};
 
 /// Writes a checkpoint if enough commits follow the last one.
-pub(crate) async fn run(storage: &Storage, name: &str, config: &CheckpointConfig) -> Result<Work, MaintenanceError> {
+pub(crate) async fn run(
+    storage: &Storage,
+    place: (&str, PlaceKind),
+    name: &str,
+    config: &CheckpointConfig,
+) -> Result<Work, MaintenanceError> {
+    let gauge = |metric: &'static str, value: u64| {
+        let (region, place) = (place.0.to_owned(), place.1.name());
+        metrics::gauge!(metric, "table" => name.to_owned(), "region" => region, "place" => place).set(value as f64);
+    };
     let fail = |e: DeltaTableError| MaintenanceError::delta(name, e);
     let log_store = storage.log_store(name);
     let last = last_checkpoint(storage, name).await?;
@@ -22,7 +31,7 @@ pub(crate) async fn run(storage: &Storage, name: &str, config: &CheckpointConfig
     };
     if let Some(latest) = latest {
         let since = latest.saturating_sub(last.unwrap_or(0));
-        metrics::gauge!("companyos_maintenance_commits_since_checkpoint", "table" => name.to_owned()).set(since as f64);
+        gauge("companyos_maintenance_commits_since_checkpoint", since);
         if since < config.every_commits {
             return Ok(Work { version: Some(latest), ..Default::default() });
         }
@@ -30,8 +39,8 @@ pub(crate) async fn run(storage: &Storage, name: &str, config: &CheckpointConfig
     let Some(table) = LiveTable::open(storage, name).await? else { return Ok(Work::default()) };
     create_checkpoint(table.delta(), None).await.map_err(fail)?;
     info!(table = name, version = table.version, files = table.files.len(), "log checkpoint written");
-    metrics::gauge!("companyos_maintenance_commits_since_checkpoint", "table" => name.to_owned()).set(0.0);
-    metrics::gauge!("companyos_maintenance_table_files", "table" => name.to_owned()).set(table.files.len() as f64);
+    gauge("companyos_maintenance_commits_since_checkpoint", 0);
+    gauge("companyos_maintenance_table_files", table.files.len() as u64);
     Ok(Work { files_added: 1, version: Some(table.version), ..Default::default() })
 }
 

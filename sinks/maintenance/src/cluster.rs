@@ -78,9 +78,8 @@ pub(crate) async fn run(
 }
 
 fn select(files: Vec<LiveFile>, config: &ClusterConfig, today: NaiveDate, budget: &mut u64) -> Vec<LiveFile> {
-    let closed = |file: &LiveFile| {
-        file.day().is_some_and(|day| (today - day).num_days() >= i64::from(config.after_days.max(1)))
-    };
+    let closed =
+        |file: &LiveFile| file.day().is_some_and(|day| (today - day).num_days() >= i64::from(config.after_days.max(1)));
     let mut sources: Vec<LiveFile> = files.into_iter().filter(|f| !is_clustered(f) && closed(f)).collect();
     sources.sort_by(|a, b| (a.modified, &a.path).cmp(&(b.modified, &b.path)));
     sources.retain(|file| {
@@ -151,9 +150,8 @@ async fn sample(table: &LiveTable, sources: &[LiveFile], config: &ClusterConfig)
         let source = SourceFile::read(table, file).await?;
         let (columns, name) = (config.columns.clone(), table.name.clone());
         order = blocking(&table.name, move || {
-            source.visit(Some(&columns), |batch| {
-                order.sample(&batch).map_err(|e| MaintenanceError::rewrite(&name, e))
-            })?;
+            source
+                .visit(Some(&columns), |batch| order.sample(&batch).map_err(|e| MaintenanceError::rewrite(&name, e)))?;
             Ok(order)
         })
         .await?;

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::duration_text;
+use crate::{duration_text, zorder_key::MAX_COLUMNS};
 
 const MIB: u64 = 1024 * 1024;
 const HOUR: Duration = Duration::from_secs(3600);
@@ -86,13 +86,16 @@ pub struct LogCleanupConfig {
     /// follow the log entry by entry. Less than an hour needs `force`.
     #[serde(with = "duration_text")]
     pub retention: Duration,
+    /// The newest this many versions stay whatever their age, so that even a forced retention does
+    /// not cut off a writer that is a few commits behind.
+    pub keep_versions: u64,
     /// Accept a retention below an hour.
     pub force: bool,
 }
 
 impl Default for LogCleanupConfig {
     fn default() -> Self {
-        Self { enabled: true, interval: HOUR, retention: 7 * DAY, force: false }
+        Self { enabled: true, interval: HOUR, retention: 7 * DAY, keep_versions: 1000, force: false }
     }
 }
 
@@ -247,17 +250,22 @@ pub struct VacuumConfig {
     /// How often.
     #[serde(with = "duration_text")]
     pub interval: Duration,
-    /// Files removed from the table, or never committed, stay this long: readers of older versions
-    /// and commits under way need them. Less than 7 days needs `force`.
+    /// Files removed from the table stay this long: readers of older versions need them. Less than
+    /// 7 days needs `force`. More than the table's `delta.deletedFileRetentionDuration` (7 days by
+    /// default) is refused by the task, as the log forgets removed files after that.
     #[serde(with = "duration_text")]
     pub retention: Duration,
+    /// Files no log entry names stay this long after they were stored, or for `retention` if that
+    /// is longer: they may belong to a commit under way. Never less than an hour.
+    #[serde(with = "duration_text")]
+    pub orphan_age: Duration,
     /// Accept a retention below 7 days.
     pub force: bool,
 }
 
 impl Default for VacuumConfig {
     fn default() -> Self {
-        Self { enabled: true, interval: 12 * HOUR, retention: 7 * DAY, force: false }
+        Self { enabled: true, interval: 12 * HOUR, retention: 7 * DAY, orphan_age: 7 * DAY, force: false }
     }
 }
 
@@ -282,7 +290,10 @@ impl MaintenanceConfig {
             return refuse("checkpoint.every_commits", "must be at least 1");
         }
         if self.log_cleanup.retention < HOUR && !self.log_cleanup.force {
-            return refuse("log_cleanup.retention", "less than 1h can cut off running writers; set force to accept that");
+            return refuse(
+                "log_cleanup.retention",
+                "less than 1h can cut off running writers; set force to accept that",
+            );
         }
         if !(MIB / 1024..=1024 * MIB).contains(&self.compaction.target_bytes) {
             return refuse("compaction.target_bytes", "must lie between 1 KiB and 1 GiB");
@@ -296,6 +307,9 @@ impl MaintenanceConfig {
         if self.cluster.enabled && self.cluster.columns.is_empty() {
             return refuse("cluster.columns", "must name at least one column when clustering is enabled");
         }
+        if self.cluster.columns.len() > MAX_COLUMNS {
+            return refuse("cluster.columns", "must name at most 4 columns");
+        }
         if self.cluster.sort_memory_bytes < 16 * MIB {
             return refuse("cluster.sort_memory_bytes", "must be at least 16 MiB");
         }
@@ -304,6 +318,12 @@ impl MaintenanceConfig {
         }
         if self.vacuum.retention < 7 * DAY && !self.vacuum.force {
             return refuse("vacuum.retention", "less than 7days can break running readers; set force to accept that");
+        }
+        if self.vacuum.orphan_age < HOUR {
+            return refuse("vacuum.orphan_age", "less than 1h can delete the files of a commit under way");
+        }
+        if self.log_cleanup.keep_versions == 0 {
+            return refuse("log_cleanup.keep_versions", "must be at least 1");
         }
         for (field, interval) in [
             ("checkpoint.interval", self.checkpoint.interval),
@@ -336,6 +356,8 @@ mod tests {
         assert_eq!(refused("[vacuum]\nretention = '1h'"), "vacuum.retention");
         assert_eq!(refused("[log_cleanup]\nretention = '1m'"), "log_cleanup.retention");
         assert_eq!(refused("[[retention.rules]]\nretention_days = 0"), "retention.rules.retention_days");
+        assert_eq!(refused("[vacuum]\norphan_age = '10m'\nforce = true"), "vacuum.orphan_age");
+        assert_eq!(refused("[cluster]\ncolumns = ['a', 'b', 'c', 'd', 'e']"), "cluster.columns");
         let forced: MaintenanceConfig = toml::from_str("[vacuum]\nretention = '1h'\nforce = true").unwrap();
         forced.validate().unwrap();
         assert!(toml::from_str::<MaintenanceConfig>("vaccum = 1").unwrap_err().to_string().contains("vaccum"));

@@ -60,7 +60,9 @@ pub enum MaintenanceError {
         problem: String,
     },
     /// Rows of the archive whose removal from the hot table cannot be decided by itself.
-    #[error("table {table}, partition {partition}: archived rows are unsettled and their manifest is missing; restore it below _manifests or remove these files from the archive table")]
+    #[error(
+        "table {table}, partition {partition}: archived rows are unsettled and their manifest is missing; restore it below _manifests or remove these files from the archive table"
+    )]
     Unsettled {
         /// Table name.
         table: String,

@@ -100,4 +100,3 @@ fn date(days: i32) -> Option<String> {
     };
     Some(date.to_string())
 }
-

@@ -10,6 +10,34 @@
 //! - Memory is bounded by configuration, not by table size (apart from the table's file list).
 //!
 //! It needs a multi-threaded Tokio runtime: delta-rs blocks while it writes log checkpoints.
+//!
+//! # Running it
+//!
+//! A service runs every task on its interval until it is told to stop; `--once` runs each task
+//! once on every table, or only the tasks that are named:
+//!
+//! ```no_run
+//! # use companyos_maintenance::{Maintainer, MaintenanceConfig, MaintenanceError, RegionStorage, Task};
+//! # use companyos_schemas::tenancy::Tenancy;
+//! # async fn maintain(
+//! #     config: MaintenanceConfig, tenancy: Tenancy, once: bool, named: Vec<Task>,
+//! #     stop: impl Future<Output = ()>,
+//! # ) -> Result<(), MaintenanceError> {
+//! let maintainer = Maintainer::new(config, RegionStorage::open_all(&tenancy)?)?;
+//! if once {
+//!     // `Task` is read from text: "compaction", "vacuum", … (`Task::ALL` has them all).
+//!     let tasks = if named.is_empty() { Task::ALL.to_vec() } else { named };
+//!     let reports = maintainer.run_all_once(&tasks).await?; // one a table; serializes to JSON
+//!     let failed = reports.iter().any(|report| report.failures().next().is_some());
+//! #   let _ = failed;
+//! } else {
+//!     maintainer.run(stop).await;
+//! }
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! Readers of hot and archived rows together open them with [`TableView::open`].
 
 mod archive;
 mod checkpoint;
@@ -29,11 +57,11 @@ mod rewrite;
 mod vacuum;
 mod zorder_key;
 
-pub use archive::{Manifest, ManifestFile, ManifestState, unsettled_files};
+pub use archive::{Manifest, ManifestFile, ManifestState, TableView};
 pub use config::{
-    ArchiveConfig, CheckpointConfig, ClusterConfig, CompactionConfig, ConfigError, LogCleanupConfig,
-    MaintenanceConfig, RetentionConfig, RetentionRule, VacuumConfig,
+    ArchiveConfig, CheckpointConfig, ClusterConfig, CompactionConfig, ConfigError, LogCleanupConfig, MaintenanceConfig,
+    RetentionConfig, RetentionRule, VacuumConfig,
 };
 pub use error::MaintenanceError;
 pub use maintainer::{Maintainer, RegionStorage};
-pub use report::{Outcome, PlaceKind, Report, Task, TaskReport, Work};
+pub use report::{Outcome, PlaceKind, Report, Task, TaskReport, UnknownTask, Work};

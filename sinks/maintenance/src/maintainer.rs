@@ -1,6 +1,7 @@
 //! Runs the tasks: once on demand, or each on its own interval until told to stop.
 
 use std::{
+    collections::BTreeSet,
     future::Future,
     sync::Arc,
     time::{Duration, Instant},
@@ -77,6 +78,29 @@ impl Maintainer {
         self
     }
 
+    /// The tables there is something to do for: those configured, or all found below the roots.
+    pub async fn tables(&self) -> Result<BTreeSet<String>, MaintenanceError> {
+        let mut tables = BTreeSet::new();
+        for place in self.places(Task::Vacuum) {
+            tables.extend(self.tables_at(&place).await?);
+        }
+        Ok(tables)
+    }
+
+    /// Runs the given tasks (those enabled of them) once on every table, in the order of
+    /// [`Task::ALL`]; one report a table.
+    pub async fn run_all_once(&self, tasks: &[Task]) -> Result<Vec<Report>, MaintenanceError> {
+        let mut reports = Vec::new();
+        for table in self.tables().await? {
+            let mut report = Report { table, tasks: Vec::new() };
+            for task in Task::ALL.into_iter().filter(|t| tasks.contains(t)) {
+                report.tasks.extend(self.run_task(task, &report.table).await);
+            }
+            reports.push(report);
+        }
+        Ok(reports)
+    }
+
     /// Runs every enabled task once on one table, in all regions.
     pub async fn run_once(&self, table: &str) -> Report {
         let mut tasks = Vec::new();
@@ -113,7 +137,7 @@ impl Maintainer {
             let stretch = 1.0 + self.config.jitter * rand::random::<f64>();
             tokio::time::sleep(self.interval(task).mul_f64(stretch)).await;
             for place in self.places(task) {
-                match self.tables(&place).await {
+                match self.tables_at(&place).await {
                     Ok(tables) => {
                         for table in tables {
                             self.attempt(task, &place, &table).await;
@@ -172,9 +196,11 @@ impl Maintainer {
         let now = (self.clock)();
         let config = &self.config;
         match task {
-            Task::Checkpoint => checkpoint::run(place.storage, table, &config.checkpoint).await,
+            Task::Checkpoint => {
+                checkpoint::run(place.storage, (&place.region.region, place.kind), table, &config.checkpoint).await
+            }
             Task::LogCleanup => log_cleanup::run(place.storage, table, &config.log_cleanup, now).await,
-            Task::Vacuum => vacuum::run(place.storage, table, &config.vacuum).await,
+            Task::Vacuum => vacuum::run(place.storage, table, &config.vacuum, now).await,
             Task::Archive => {
                 let Some(archive) = &place.region.archive else { return Ok(Work::default()) };
                 let (hot, region) = (place.storage, place.region.region.as_str());
@@ -205,7 +231,7 @@ impl Maintainer {
         places
     }
 
-    async fn tables(&self, place: &Place<'_>) -> Result<Vec<String>, MaintenanceError> {
+    async fn tables_at(&self, place: &Place<'_>) -> Result<Vec<String>, MaintenanceError> {
         if !self.config.tables.is_empty() {
             return Ok(self.config.tables.clone());
         }

@@ -1,6 +1,6 @@
 //! What maintenance did, for people, logs and the API.
 
-use std::fmt;
+use std::{fmt, str::FromStr};
 
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
@@ -57,6 +57,21 @@ impl fmt::Display for Task {
     }
 }
 
+impl FromStr for Task {
+    type Err = UnknownTask;
+
+    fn from_str(name: &str) -> Result<Self, UnknownTask> {
+        Self::ALL.into_iter().find(|task| task.name() == name).ok_or_else(|| UnknownTask(name.to_owned()))
+    }
+}
+
+/// A task name that is none.
+#[derive(Debug, thiserror::Error)]
+#[error(
+    "unknown maintenance task {0:?}; known: retention, archive, compaction, cluster, checkpoint, log_cleanup, vacuum"
+)]
+pub struct UnknownTask(String);
+
 /// Which of a region's roots a task worked on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -65,6 +80,16 @@ pub enum PlaceKind {
     Hot,
     /// The region's archive.
     Archive,
+}
+
+impl PlaceKind {
+    /// Name in metrics.
+    pub const fn name(self) -> &'static str {
+        match self {
+            PlaceKind::Hot => "hot",
+            PlaceKind::Archive => "archive",
+        }
+    }
 }
 
 /// What one run over a table did, task by task.
@@ -156,5 +181,18 @@ impl Work {
         self.bytes_added += other.bytes_added;
         self.rows += other.rows;
         self.version = self.version.max(other.version);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_task_is_found_by_the_name_it_prints() {
+        for task in Task::ALL {
+            assert_eq!(task.to_string().parse::<Task>().unwrap(), task);
+        }
+        assert!("compactoin".parse::<Task>().unwrap_err().to_string().contains("compactoin"));
     }
 }

@@ -182,7 +182,7 @@ impl FileEncoder {
         let Some(mut writer) = self.writer.take() else { return Ok(()) };
         let fail = |e| MaintenanceError::rewrite(&self.target.table, e);
         let metadata = writer.finish().map_err(fail)?;
-        let bytes = Bytes::from(writer.into_inner().map_err(fail)?);
+        let bytes = Bytes::from(std::mem::take(writer.inner_mut()));
         let stats = file_stats::to_json(&metadata, &self.target.schema).map_err(fail)?;
         let name = format!("{}-{}.zstd.parquet", self.target.prefix, Uuid::now_v7());
         let path = match self.target.folder.as_str() {

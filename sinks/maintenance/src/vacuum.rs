@@ -4,10 +4,15 @@
 //! delta-rs plans; the plan is checked against the newest version before anything is deleted, and
 //! nothing is written to the log, so that vacuum never competes with writers for versions.
 
-use std::{collections::HashSet, time::Duration};
+use std::{
+    collections::{BTreeSet, HashSet},
+    sync::Arc,
+    time::Duration,
+};
 
+use chrono::{DateTime, Utc};
 use companyos_sinks::storage::Storage;
-use deltalake::operations::vacuum::VacuumMode;
+use deltalake::operations::vacuum::{Clock, VacuumMode};
 use futures::{StreamExt, TryStreamExt, stream};
 use object_store::path::Path;
 use tracing::info;
@@ -15,30 +20,28 @@ use tracing::info;
 use crate::{MaintenanceError, VacuumConfig, Work, live_table::LiveTable};
 
 /// Deletes what nobody needs any more.
-pub(crate) async fn run(storage: &Storage, name: &str, config: &VacuumConfig) -> Result<Work, MaintenanceError> {
+pub(crate) async fn run(
+    storage: &Storage,
+    name: &str,
+    config: &VacuumConfig,
+    now: DateTime<Utc>,
+) -> Result<Work, MaintenanceError> {
     let Some(table) = LiveTable::open(storage, name).await? else { return Ok(Work::default()) };
     check_tombstones(&table, config.retention)?;
-    let retention = chrono::Duration::from_std(config.retention).unwrap_or(chrono::Duration::MAX);
-    let (_, plan) = table
-        .delta()
-        .clone()
-        .vacuum()
-        .with_mode(VacuumMode::Full)
-        .with_retention_period(retention)
-        // The lower bound is our own configuration's, which also covers tables of other writers.
-        .with_enforce_retention_duration(false)
-        .with_dry_run(true)
-        .await
-        .map_err(|e| MaintenanceError::delta(name, e))?;
+    // Removed files go by the time of their removal, orphans by their age in the store.
+    let mut plan = BTreeSet::new();
+    if config.retention < config.orphan_age {
+        plan.extend(dry_run(&table, VacuumMode::Lite, config.retention, now).await?);
+    }
+    plan.extend(dry_run(&table, VacuumMode::Full, config.retention.max(config.orphan_age), now).await?);
     let mut work = Work { version: Some(table.version), ..Default::default() };
-    if plan.files_deleted.is_empty() {
+    if plan.is_empty() {
         return Ok(work);
     }
     // A file may have been committed between the plan's version and its listing.
     let Some(latest) = LiveTable::open(storage, name).await? else { return Ok(work) };
     let live: HashSet<Path> = latest.files.iter().map(|f| f.object_path()).collect();
     let doomed: Vec<Path> = plan
-        .files_deleted
         .iter()
         .map(|p| Path::parse(p).unwrap_or_else(|_| Path::from(p.as_str())))
         .filter(|p| !live.contains(p))
@@ -59,6 +62,36 @@ pub(crate) async fn run(storage: &Storage, name: &str, config: &VacuumConfig) ->
     work.files_removed = deleted.len() as u64;
     info!(table = name, files = deleted.len(), "vacuumed");
     Ok(work)
+}
+
+async fn dry_run(
+    table: &LiveTable,
+    mode: VacuumMode,
+    age: Duration,
+    now: DateTime<Utc>,
+) -> Result<Vec<String>, MaintenanceError> {
+    let (_, plan) = table
+        .delta()
+        .clone()
+        .vacuum()
+        .with_mode(mode)
+        .with_clock(Arc::new(FixedClock(now.timestamp_millis())))
+        .with_retention_period(chrono::Duration::from_std(age).unwrap_or(chrono::Duration::MAX))
+        // The lower bound is our own configuration's, which also covers tables of other writers.
+        .with_enforce_retention_duration(false)
+        .with_dry_run(true)
+        .await
+        .map_err(|e| MaintenanceError::delta(&table.name, e))?;
+    Ok(plan.files_deleted)
+}
+
+#[derive(Debug)]
+struct FixedClock(i64);
+
+impl Clock for FixedClock {
+    fn current_timestamp_millis(&self) -> i64 {
+        self.0
+    }
 }
 
 /// Checkpoints forget removed files after the table's own retention; from then on a removed file

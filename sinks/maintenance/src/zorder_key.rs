@@ -71,7 +71,7 @@ impl ZOrder {
             let most = column.sample.len().max(1) as u64;
             for (key, row) in keys.iter_mut().zip(rows.iter()) {
                 let below = column.sample.partition_point(|sampled| sampled.row() < row) as u64;
-                *key |= spread(below * 0xFFFF / most, self.columns.len(), place);
+                *key |= spread((below * 0x1_0000 / most).min(0xFFFF), self.columns.len(), place);
             }
         }
         Ok(Arc::new(UInt64Array::from(keys)))
@@ -99,10 +99,8 @@ mod tests {
     fn grid() -> RecordBatch {
         // 64 texts by 64 times whose leading 50 bits are equal.
         let cells: Vec<(i64, i64)> = (0..64).flat_map(|x| (0..64).map(move |y| (x, y))).collect();
-        let schema = Schema::new(vec![
-            Field::new("feature", DataType::Utf8, true),
-            Field::new("time", DataType::Int64, true),
-        ]);
+        let schema =
+            Schema::new(vec![Field::new("feature", DataType::Utf8, true), Field::new("time", DataType::Int64, true)]);
         RecordBatch::try_new(
             Arc::new(schema),
             vec![

@@ -1,7 +1,11 @@
 //! Rows to Parquet files: gathered per table partition, encoded off the async threads, stored
 //! under names no other attempt will ever use.
 
-use std::{collections::BTreeMap, sync::Arc, time::SystemTime};
+use std::{
+    collections::BTreeMap,
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
 
 use arrow::{
     array::RecordBatch,
@@ -251,7 +255,7 @@ async fn put_with_retries(
     use backon::{ExponentialBuilder, Retryable};
     let path = Path::from(file.path.as_str());
     let put = || async { store.put(&path, file.bytes.clone().into()).await };
-    put.retry(ExponentialBuilder::default().with_jitter().with_max_times(5))
+    put.retry(ExponentialBuilder::default().with_jitter().with_min_delay(Duration::from_millis(100)).with_max_times(5))
         .notify(|error, after| tracing::warn!(table = %spec.name, %error, ?after, "file not stored yet"))
         .await
         .map(|_| ())

@@ -17,7 +17,9 @@ pub use encode::{FileOptions, RoutedBatch};
 pub use recent::recent_ids;
 pub use table::{DeltaSink, PartitionRows, TableEpoch, TableSpec};
 
-use deltalake::DeltaTableError;
+use deltalake::{DeltaTableError, datafusion::error::DataFusionError};
+
+use crate::storage::StorageError;
 
 /// Why a table cannot be opened or written.
 #[derive(Debug, thiserror::Error)]
@@ -40,6 +42,17 @@ pub enum DeltaSinkError {
         /// What the store said.
         source: object_store::Error,
     },
+    /// Rows could not be read back; trying again may help.
+    #[error("table {table}: cannot read rows: {source}")]
+    Read {
+        /// Table name.
+        table: String,
+        /// What DataFusion said.
+        source: Box<DataFusionError>,
+    },
+    /// The storage cannot be opened.
+    #[error(transparent)]
+    Storage(StorageError),
     /// Rows that do not encode: a bug or an unsupported schema; trying again does not help.
     #[error("table {table}: cannot encode rows: {reason}")]
     Encode {
@@ -71,6 +84,15 @@ pub enum DeltaSinkError {
 impl DeltaSinkError {
     /// Whether the same call may succeed later.
     pub fn is_transient(&self) -> bool {
-        matches!(self, Self::Delta { .. } | Self::Store { .. })
+        matches!(self, Self::Delta { .. } | Self::Store { .. } | Self::Read { .. })
+    }
+}
+
+impl From<StorageError> for DeltaSinkError {
+    fn from(error: StorageError) -> Self {
+        match error {
+            StorageError::Table { table, source } => Self::Delta { table: table.to_string(), source },
+            other => Self::Storage(other),
+        }
     }
 }

@@ -12,7 +12,7 @@ use deltalake::{
 use tracing::info;
 
 use super::{DeltaSinkError, FileOptions, RoutedBatch};
-use crate::storage::Storage;
+use crate::storage::{Storage, load_if_exists};
 
 /// What a table should look like.
 #[derive(Debug, Clone)]
@@ -113,11 +113,8 @@ pub(super) fn delta_error(table: &str, source: DeltaTableError) -> DeltaSinkErro
 }
 
 async fn load_or_create(log_store: &LogStoreRef, spec: &TableSpec) -> Result<DeltaTable, DeltaSinkError> {
-    let mut table = DeltaTable::new(log_store.clone());
-    match table.load().await {
-        Ok(()) => return Ok(table),
-        Err(DeltaTableError::NotATable(_) | DeltaTableError::InvalidTableLocation(_)) => {}
-        Err(other) => return Err(delta_error(&spec.name, other)),
+    if let Some(table) = load_if_exists(log_store.clone()).await.map_err(|e| delta_error(&spec.name, e))? {
+        return Ok(table);
     }
     let columns: StructType = kernel_schema(spec)?;
     let created = DeltaTable::new(log_store.clone())
@@ -139,9 +136,9 @@ async fn load_or_create(log_store: &LogStoreRef, spec: &TableSpec) -> Result<Del
             Ok(table)
         }
         // Another worker created it first.
-        Err(error) => match table.load().await {
-            Ok(()) => Ok(table),
-            Err(_) => Err(delta_error(&spec.name, error)),
+        Err(error) => match load_if_exists(log_store.clone()).await {
+            Ok(Some(table)) => Ok(table),
+            _ => Err(delta_error(&spec.name, error)),
         },
     }
 }

@@ -112,12 +112,22 @@ impl Storage {
 
     /// The table's latest version, or none if it does not exist yet.
     pub async fn load_table(&self, table: &str) -> Result<Option<DeltaTable>, StorageError> {
-        let mut delta = DeltaTable::new(self.log_store(table));
-        match delta.load().await {
-            Ok(()) => Ok(Some(delta)),
-            Err(DeltaTableError::NotATable(_) | DeltaTableError::InvalidTableLocation(_)) => Ok(None),
-            Err(source) => Err(StorageError::Table { table: self.table_url(table), source: Box::new(source) }),
-        }
+        load_if_exists(self.log_store(table))
+            .await
+            .map_err(|source| StorageError::Table { table: self.table_url(table), source: Box::new(source) })
+    }
+}
+
+/// The table's latest version, or none if it does not exist yet. Which error a missing table gives
+/// depends on the store, so after a failed load the log itself is asked.
+pub(crate) async fn load_if_exists(log_store: LogStoreRef) -> Result<Option<DeltaTable>, DeltaTableError> {
+    let mut table = DeltaTable::new(log_store.clone());
+    match table.load().await {
+        Ok(()) => Ok(Some(table)),
+        Err(error) => match log_store.is_delta_table_location().await {
+            Ok(false) => Ok(None),
+            _ => Err(error),
+        },
     }
 }
 

@@ -7,7 +7,7 @@ use chrono::Utc;
 use deltalake::kernel::Add;
 use object_store::{ObjectStore, ObjectStoreExt, path::Path};
 use parquet::{
-    arrow::{parquet_to_arrow_schema, arrow_reader::ParquetRecordBatchReaderBuilder},
+    arrow::{arrow_reader::ParquetRecordBatchReaderBuilder, parquet_to_arrow_schema},
     file::metadata::ParquetMetaData,
 };
 use sha2::{Digest, Sha256};

@@ -9,7 +9,7 @@
 //! 4. Commit to the hot table: removal of exactly these files + position, if all still live.
 //!
 //! After step 3 the rows are in both tables until step 4; until then the hot table is the truth
-//! ([`unsettled_files`] names the archive files to leave out of a union). Whoever finds an open
+//! ([`TableView`] names the archive files to leave out of a union). Whoever finds an open
 //! manifest can tell from the tables alone where it stands, and finishes it:
 //! - hot position reached the sequence: done.
 //! - archived, all hot files live: step 4 again.
@@ -30,7 +30,10 @@ use companyos_sinks::{
     delta::{DeltaSink, FileOptions, TableSpec},
     storage::Storage,
 };
-use deltalake::protocol::{DeltaOperation, SaveMode};
+use deltalake::{
+    DeltaTable,
+    protocol::{DeltaOperation, SaveMode},
+};
 use serde_json::json;
 use tracing::{info, warn};
 use uuid::Uuid;
@@ -124,19 +127,14 @@ impl Archiver<'_> {
     ) -> Result<bool, MaintenanceError> {
         let Some(hot) = LiveTable::open(self.hot, self.table).await? else { return Ok(false) };
         let archive = self.open_or_create_archive(&hot).await?;
+        // Hot again, so that it is the younger of the two: a move that `archive` shows and that is
+        // done by now is settled in `hot`.
+        let Some(hot) = LiveTable::open(self.hot, self.table).await? else { return Ok(false) };
         let app_id = Manifest::app_id(self.table, partition);
         let hot_position = hot.position(&app_id).await?.unwrap_or(0);
         let archive_position = archive.position(&app_id).await?.unwrap_or(0);
-        let unsettled = archive.files.iter().any(|f| {
-            archive.partition_path(&f.partition) == partition && sequence_of(f).is_some_and(|s| s > hot_position)
-        });
-        if unsettled {
-            // Another maintainer may have got there between our look at the manifests and now.
-            let open = Manifest::open(&self.archive.store(), self.table).await?;
-            return match open.iter().any(|m| m.partition == partition) {
-                true => Ok(false),
-                false => Err(MaintenanceError::Unsettled { table: self.table.to_owned(), partition: partition.to_owned() }),
-            };
+        if unsettled(&archive, partition, hot_position).next().is_some() {
+            return self.leave_unsettled(&archive, partition, &app_id).await.map(|()| false);
         }
         let mut manifest = self.plan(&hot, partition, &files, archive_position.max(hot_position) + 1);
         let manifests = self.archive.store();
@@ -144,7 +142,16 @@ impl Archiver<'_> {
         let (from, to) = (hot.log_store.object_store(None), archive.log_store.object_store(None));
         let mut adds = Vec::with_capacity(files.len());
         for (source, file) in files.iter().zip(&mut manifest.files) {
-            adds.push(copy::copy_verified(&from, &to, source, file).await?);
+            match copy::copy_verified(&from, &to, source, file).await {
+                Ok(add) => adds.push(add),
+                Err(error) => {
+                    // Nothing was committed and nobody but us would: free the partition at once.
+                    if let Err(error) = manifest.settle(&manifests, ManifestState::Abandoned, Utc::now()).await {
+                        warn!(table = self.table, partition, %error, "abandoned archive move stays open for now");
+                    }
+                    return Err(error);
+                }
+            }
         }
         manifest.rows = manifest.files.iter().map(|f| f.rows).sum();
         manifest.bytes = manifest.files.iter().map(|f| f.bytes).sum();
@@ -171,6 +178,29 @@ impl Archiver<'_> {
         }
         self.settle(&mut manifest, true, work).await?;
         Ok(manifest.state == ManifestState::Done)
+    }
+
+    /// An earlier move of the partition is archived but not removed from the hot table. With an
+    /// open manifest it will be settled; without one it was settled just now, or never will be.
+    async fn leave_unsettled(
+        &self,
+        archive: &LiveTable,
+        partition: &str,
+        app_id: &str,
+    ) -> Result<(), MaintenanceError> {
+        let open = Manifest::open(&self.archive.store(), self.table).await?;
+        if open.iter().any(|m| m.partition == partition) {
+            return Ok(());
+        }
+        let Some(hot) = LiveTable::open(self.hot, self.table).await? else { return Ok(()) };
+        let position = hot.position(app_id).await?.unwrap_or(0);
+        let Some(now) = LiveTable::open(self.archive, self.table).await? else { return Ok(()) };
+        // Settled in between means: past hot's position, or taken out of the archive again.
+        let stuck = unsettled(archive, partition, position).any(|old| now.files.iter().any(|f| f.path == old.path));
+        match stuck {
+            true => Err(MaintenanceError::Unsettled { table: self.table.to_owned(), partition: partition.to_owned() }),
+            false => Ok(()),
+        }
     }
 
     fn plan(&self, hot: &LiveTable, partition: &str, files: &[LiveFile], sequence: i64) -> Manifest {
@@ -212,7 +242,12 @@ impl Archiver<'_> {
 
     /// Brings a move to its end if that is possible now; `take_over` allows fencing off an attempt
     /// that has not committed anything yet. True if it is settled.
-    async fn settle(&self, manifest: &mut Manifest, take_over: bool, work: &mut Work) -> Result<bool, MaintenanceError> {
+    async fn settle(
+        &self,
+        manifest: &mut Manifest,
+        take_over: bool,
+        work: &mut Work,
+    ) -> Result<bool, MaintenanceError> {
         for _ in 0..LOOKS {
             match self.settle_once(manifest, take_over, work).await {
                 // Somebody committed in between: look again at what is true now.
@@ -220,7 +255,11 @@ impl Archiver<'_> {
                 other => return other,
             }
         }
-        warn!(table = self.table, partition = manifest.partition, "archive move is not settled yet: too many conflicts");
+        warn!(
+            table = self.table,
+            partition = manifest.partition,
+            "archive move is not settled yet: too many conflicts"
+        );
         Ok(false)
     }
 
@@ -275,6 +314,9 @@ impl Archiver<'_> {
                 });
                 ManifestState::Done
             } else if let Some(archive) = &archive {
+                // Whoever finds the manifest after the roll-back must not take the move for done.
+                manifest.archive_version = None;
+                manifest.save(&manifests, manifest.state, Utc::now()).await?;
                 let next = archive_position.max(manifest.sequence) + 1;
                 self.roll_back(archive, &archived, app_id, next, manifest).await?;
                 ManifestState::RolledBack
@@ -383,21 +425,52 @@ fn sequence_of(file: &LiveFile) -> Option<i64> {
     file.file_name().strip_prefix("archive-")?.split('-').next()?.parse().ok()
 }
 
-/// Paths of archive files whose rows the hot table still has: a reader of both leaves these out.
-/// Read the archive before the hot table, and this after both.
-pub async fn unsettled_files(
-    hot: &Storage,
-    archive: &Storage,
-    table: &str,
-) -> Result<BTreeSet<String>, MaintenanceError> {
-    let mut unsettled = BTreeSet::new();
-    let (Some(archive), Some(hot)) = (LiveTable::open(archive, table).await?, LiveTable::open(hot, table).await?)
-    else {
-        return Ok(unsettled);
-    };
-    for (partition, files) in archive.partitions() {
-        let position = hot.position(&Manifest::app_id(table, &partition)).await?.unwrap_or(0);
-        unsettled.extend(files.into_iter().filter(|f| sequence_of(f).is_some_and(|s| s > position)).map(|f| f.path));
+/// Archived files of a partition that a hot table at this position still has.
+fn unsettled<'a>(
+    archive: &'a LiveTable,
+    partition: &'a str,
+    hot_position: i64,
+) -> impl Iterator<Item = &'a LiveFile> + 'a {
+    archive.files.iter().filter(move |f| {
+        sequence_of(f).is_some_and(|sequence| sequence > hot_position)
+            && archive.partition_path(&f.partition) == partition
+    })
+}
+
+/// One table as of one moment in both roots: a read of `hot` and of `archive` without its
+/// `unsettled` files has every row once, whatever moves are under way.
+#[derive(Debug)]
+pub struct TableView {
+    /// The table in hot storage, if it exists.
+    pub hot: Option<DeltaTable>,
+    /// The table in the archive, if it exists.
+    pub archive: Option<DeltaTable>,
+    /// Paths of files of `archive` (below its table, as in the log's `add` actions) whose rows
+    /// `hot` still has. Almost always empty.
+    pub unsettled: BTreeSet<String>,
+}
+
+impl TableView {
+    /// Opens the latest versions.
+    ///
+    /// Hot comes first, and `unsettled` is told by that very snapshot. Rows are removed from hot
+    /// only after they are in the archive, in the commit that moves hot's position on. So rows
+    /// that the hot snapshot lacks are in the younger archive snapshot, and those it has are in
+    /// archive files beyond its position, which are left out.
+    pub async fn open(hot: &Storage, archive: Option<&Storage>, table: &str) -> Result<Self, MaintenanceError> {
+        let hot = LiveTable::open(hot, table).await?;
+        let archive = match archive {
+            Some(root) => LiveTable::open(root, table).await?,
+            None => None,
+        };
+        let mut beyond = BTreeSet::new();
+        if let (Some(hot), Some(archive)) = (&hot, &archive) {
+            for partition in archive.partitions().keys() {
+                let position = hot.position(&Manifest::app_id(table, partition)).await?.unwrap_or(0);
+                beyond.extend(unsettled(archive, partition, position).map(|f| f.path.clone()));
+            }
+        }
+        let delta = |table: LiveTable| table.delta().clone();
+        Ok(Self { hot: hot.map(delta), archive: archive.map(delta), unsettled: beyond })
     }
-    Ok(unsettled)
 }

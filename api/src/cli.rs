@@ -1,0 +1,58 @@
+//! The command line.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand};
+
+use crate::commands::{
+    maintain::MaintainArgs, quarantine::QuarantineCommand, replay::ReplayArgs, schemas::SchemasCommand, token::TokenCommand,
+};
+
+/// Events in, governed tables out, queried by SQL.
+#[derive(Debug, Parser)]
+#[command(name = "companyos", version, propagate_version = true)]
+pub struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// Where the configuration is.
+#[derive(Debug, Clone, Args)]
+pub struct ConfigArgs {
+    /// TOML file; without one the defaults and COMPANYOS_* variables hold
+    #[arg(long, env = "COMPANYOS_CONFIG", value_name = "FILE")]
+    pub config: Option<PathBuf>,
+}
+
+/// Roles and tools.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Serve the HTTP event gateway
+    Gateway(ConfigArgs),
+    /// Run the pipelines: Kafka in, Delta tables out
+    Worker(ConfigArgs),
+    /// Compact, checkpoint, retain, archive and vacuum the tables
+    Maintain(MaintainArgs),
+    /// Send a file's rows as events
+    Replay(ReplayArgs),
+    /// Look at refused events, release or purge them
+    #[command(subcommand)]
+    Quarantine(QuarantineCommand),
+    /// Check or print event schemas
+    #[command(subcommand)]
+    Schemas(SchemasCommand),
+    /// Make access tokens
+    #[command(subcommand)]
+    Token(TokenCommand),
+    /// Check the configuration
+    #[command(subcommand)]
+    Config(ConfigCommand),
+}
+
+/// Configuration tools.
+#[derive(Debug, Subcommand)]
+pub enum ConfigCommand {
+    /// Read file and environment and say whether they can be used
+    Check(ConfigArgs),
+}

@@ -1,0 +1,32 @@
+//! One module per command; here only which is which.
+
+pub mod config;
+pub mod maintain;
+pub mod quarantine;
+pub mod replay;
+pub mod schemas;
+pub mod serve;
+pub mod token;
+
+use std::process::ExitCode;
+
+use anyhow::Result;
+
+use crate::{
+    cli::{Cli, Command, ConfigCommand},
+    roles,
+};
+
+/// Runs the command; the code is what the process ends with.
+pub async fn run(cli: Cli) -> Result<ExitCode> {
+    match cli.command {
+        Command::Gateway(args) => serve::run("gateway", &args, roles::gateway::run).await,
+        Command::Worker(args) => serve::run("worker", &args, roles::worker::run).await,
+        Command::Maintain(args) => maintain::run(args).await,
+        Command::Replay(args) => replay::run(args).await,
+        Command::Quarantine(command) => quarantine::run(command).await,
+        Command::Schemas(command) => schemas::run(command),
+        Command::Token(command) => token::run(command),
+        Command::Config(ConfigCommand::Check(args)) => config::check(&args),
+    }
+}

@@ -1,0 +1,116 @@
+//! The catalog of one query: six tables, each resolved once and then the same for the query.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    sync::Arc,
+    time::Duration,
+};
+
+use async_trait::async_trait;
+use companyos_schemas::quarantine;
+use datafusion::{
+    catalog::{
+        CatalogProvider, CatalogProviderList, MemoryCatalogProvider, MemoryCatalogProviderList, SchemaProvider,
+        TableProvider,
+    },
+    datasource::TableType,
+    error::{DataFusionError, Result},
+};
+use futures::future::try_join_all;
+use tokio::sync::{Mutex, OnceCell};
+
+use crate::{
+    error::QueryError,
+    root::Root,
+    scope_filter::ScopeFilter,
+    scoped_table::{ScopedTable, table_names},
+    snapshots::{Snapshots, TableVersion},
+};
+
+/// Catalog name, the first of three name parts.
+pub(crate) const CATALOG: &str = "companyos";
+/// Schema name.
+pub(crate) const SCHEMA: &str = "public";
+
+/// A region's hot root and archive.
+#[derive(Debug, Clone)]
+pub(crate) struct RegionRoots {
+    pub hot: Arc<Root>,
+    pub archive: Option<Arc<Root>>,
+}
+
+/// Tables of one query.
+#[derive(Debug)]
+pub(crate) struct QueryTables {
+    regions: Arc<BTreeMap<String, RegionRoots>>,
+    snapshots: Arc<Snapshots>,
+    scope: ScopeFilter,
+    limit: Duration,
+    resolved: HashMap<&'static str, OnceCell<Arc<ScopedTable>>>,
+    versions: Mutex<Vec<TableVersion>>,
+}
+
+impl QueryTables {
+    pub fn new(
+        regions: Arc<BTreeMap<String, RegionRoots>>,
+        snapshots: Arc<Snapshots>,
+        scope: ScopeFilter,
+        limit: Duration,
+    ) -> Self {
+        let resolved = table_names().map(|name| (name, OnceCell::new())).collect();
+        Self { regions, snapshots, scope, limit, resolved, versions: Mutex::default() }
+    }
+
+    /// Versions of the tables resolved so far, sorted.
+    pub async fn versions(&self) -> Vec<TableVersion> {
+        let mut versions = self.versions.lock().await.clone();
+        versions.sort();
+        versions
+    }
+
+    async fn resolve(&self, name: &str) -> Result<ScopedTable, QueryError> {
+        let regions = self.scope.roots(name == quarantine::TABLE);
+        let roots = regions.iter().filter_map(|region| self.regions.get(region));
+        let pins = roots.map(|r| self.snapshots.pin(&r.hot, r.archive.as_ref(), name, self.limit));
+        let pinned: Vec<_> = try_join_all(pins).await?.into_iter().flatten().collect();
+        self.versions.lock().await.extend(pinned.iter().map(|part| TableVersion {
+            table: name.to_owned(),
+            region: part.root.region.to_string(),
+            archive: part.root.archive,
+            version: part.table.version().unwrap_or(0),
+        }));
+        ScopedTable::new(name, &self.scope, pinned).ok_or(QueryError::Internal)
+    }
+}
+
+#[async_trait]
+impl SchemaProvider for QueryTables {
+    fn table_names(&self) -> Vec<String> {
+        table_names().map(str::to_owned).collect()
+    }
+
+    async fn table(&self, name: &str) -> Result<Option<Arc<dyn TableProvider>>> {
+        let Some(cell) = self.resolved.get(name) else { return Ok(None) };
+        let table = cell.get_or_try_init(|| async { self.resolve(name).await.map(Arc::new) }).await;
+        let table = table.map_err(|e| DataFusionError::External(Box::new(e)))?;
+        Ok(Some(table.clone()))
+    }
+
+    // Listing tables must not read their logs.
+    async fn table_type(&self, name: &str) -> Result<Option<TableType>> {
+        Ok(self.table_exist(name).then_some(TableType::Base))
+    }
+
+    fn table_exist(&self, name: &str) -> bool {
+        self.resolved.contains_key(name)
+    }
+}
+
+/// A catalog list that holds these tables and nothing else.
+pub(crate) fn catalog_list(tables: Arc<QueryTables>) -> Result<Arc<dyn CatalogProviderList>> {
+    let catalog = MemoryCatalogProvider::new();
+    catalog.register_schema(SCHEMA, tables)?;
+    let list = MemoryCatalogProviderList::new();
+    list.register_catalog(CATALOG.to_owned(), Arc::new(catalog));
+    Ok(Arc::new(list))
+}

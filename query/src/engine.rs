@@ -1,0 +1,195 @@
+//! Runs one statement for one scope: plan in a fresh session, check, execute under limits.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    sync::Arc,
+};
+
+use arrow::datatypes::SchemaRef;
+use companyos_schemas::{access::Scope, tenancy::Tenancy};
+use companyos_sinks::storage::{Storage, StorageError};
+use dashmap::DashMap;
+use datafusion::{
+    common::ParamValues,
+    execution::{SendableRecordBatchStream, SessionState, SessionStateBuilder, context::SessionContext},
+    physical_plan::execute_stream,
+    prelude::SessionConfig,
+    scalar::ScalarValue,
+};
+use tokio::{
+    sync::Semaphore,
+    time::{Instant, timeout_at},
+};
+
+use crate::{
+    catalog::{CATALOG, QueryTables, RegionRoots, SCHEMA, catalog_list},
+    config::{ConfigError, QueryConfig},
+    error::QueryError,
+    policy,
+    root::{Root, shared_runtime, with_own_stores},
+    rows::{RowStream, Watch, plain_schema},
+    scope_filter::ScopeFilter,
+    snapshots::{Snapshots, TableVersion},
+};
+
+/// Answers SQL. Cheap to share: keep one in an [`Arc`].
+#[derive(Debug)]
+pub struct QueryEngine {
+    config: QueryConfig,
+    tenancy: Arc<Tenancy>,
+    regions: Arc<BTreeMap<String, RegionRoots>>,
+    snapshots: Arc<Snapshots>,
+    /// Copied for every query; never run in.
+    session: SessionState,
+    places: DashMap<String, Arc<Semaphore>>,
+}
+
+/// Why an engine cannot start.
+#[derive(Debug, thiserror::Error)]
+pub enum EngineError {
+    /// A limit makes no sense.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// A region of the tenancy has no storage among those given.
+    #[error("region {0:?} has no storage")]
+    MissingStorage(String),
+    /// An archive cannot be opened.
+    #[error(transparent)]
+    Storage(#[from] StorageError),
+    /// The spill folder or the like cannot be used.
+    #[error("query runtime: {0}")]
+    Runtime(#[from] datafusion::error::DataFusionError),
+}
+
+/// A result on its way.
+pub struct QueryResult {
+    /// Columns.
+    pub schema: SchemaRef,
+    /// Version of every table and region read.
+    pub versions: Vec<TableVersion>,
+    /// Rows.
+    pub rows: RowStream,
+}
+
+impl QueryEngine {
+    /// An engine over the hot storages by region name; archives are opened as the tenancy says.
+    pub fn new(
+        config: QueryConfig,
+        tenancy: Arc<Tenancy>,
+        storages: HashMap<Arc<str>, Storage>,
+    ) -> Result<Self, EngineError> {
+        config.validate()?;
+        let runtime = shared_runtime(&config)?;
+        let session_config = SessionConfig::new()
+            .with_target_partitions(config.partitions())
+            .with_information_schema(true)
+            .with_create_default_catalog_and_schema(false)
+            .with_default_catalog_and_schema(CATALOG, SCHEMA);
+        let mut regions = BTreeMap::new();
+        for (name, region) in &tenancy.regions {
+            let hot = storages.get(name.as_str()).ok_or_else(|| EngineError::MissingStorage(name.clone()))?;
+            let root = |archive, storage| {
+                Arc::new(Root::new(Arc::from(name.as_str()), archive, storage, &runtime, &session_config))
+            };
+            let archive = Storage::archive_of(region)?.map(|storage| root(true, storage));
+            regions.insert(name.clone(), RegionRoots { hot: root(false, hot.clone()), archive });
+        }
+        let mut session = SessionStateBuilder::new()
+            .with_config(session_config)
+            .with_runtime_env(with_own_stores(&runtime))
+            .with_default_features()
+            .build();
+        policy::remove_functions(&mut session);
+        Ok(Self {
+            config,
+            tenancy,
+            regions: Arc::new(regions),
+            snapshots: Arc::default(),
+            session,
+            places: DashMap::new(),
+        })
+    }
+
+    /// The limits it runs with.
+    pub fn config(&self) -> &QueryConfig {
+        &self.config
+    }
+
+    /// Plans and starts a statement with values for `$1`, `$2`, ….
+    ///
+    /// Errors found before the first row come from here, later ones from the rows.
+    pub async fn query(&self, scope: &Scope, sql: &str, params: Vec<ScalarValue>) -> Result<QueryResult, QueryError> {
+        if sql.len() > self.config.max_statement_bytes {
+            return Err(QueryError::StatementTooLong { bytes: sql.len(), limit: self.config.max_statement_bytes });
+        }
+        let filter = ScopeFilter::new(scope, &self.tenancy)?;
+        let watch = Watch::start(self.place(&scope.tenant)?);
+        let timeout = self.config.statement_timeout();
+        let deadline = Instant::now() + timeout;
+        let tables =
+            Arc::new(QueryTables::new(self.regions.clone(), self.snapshots.clone(), filter, timeout));
+        // A task of its own: planning a huge statement must not keep the timeout from being answered.
+        let planning = tokio::spawn(start(self.session.clone(), tables.clone(), sql.to_owned(), params));
+        let stop = AbortOnDrop(planning.abort_handle());
+        let planned = match timeout_at(deadline, planning).await {
+            Ok(Ok(planned)) => planned,
+            Ok(Err(panicked)) => {
+                tracing::error!(error = %panicked, "planning a query panicked");
+                Err(QueryError::Internal)
+            }
+            Err(_) => Err(QueryError::Timeout { seconds: self.config.statement_timeout_seconds }),
+        };
+        drop(stop);
+        match planned {
+            Ok(rows) => {
+                let schema = plain_schema(&rows.schema());
+                let versions = tables.versions().await;
+                let rows = RowStream::start(rows, schema.clone(), &self.config, deadline, watch);
+                Ok(QueryResult { schema, versions, rows })
+            }
+            Err(error) => {
+                watch.fail(&error);
+                Err(error)
+            }
+        }
+    }
+
+    fn place(&self, tenant: &str) -> Result<tokio::sync::OwnedSemaphorePermit, QueryError> {
+        let limit = self.config.per_tenant_concurrency;
+        let places = self.places.entry(tenant.to_owned()).or_insert_with(|| Arc::new(Semaphore::new(limit))).clone();
+        places.try_acquire_owned().map_err(|_| QueryError::Busy { limit })
+    }
+}
+
+struct AbortOnDrop(tokio::task::AbortHandle);
+
+impl Drop for AbortOnDrop {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+async fn start(
+    base: SessionState,
+    tables: Arc<QueryTables>,
+    sql: String,
+    params: Vec<ScalarValue>,
+) -> Result<SendableRecordBatchStream, QueryError> {
+    let state = SessionStateBuilder::new_from_existing(base)
+        .with_session_id(String::new())
+        .with_catalog_list(catalog_list(tables)?)
+        .build();
+    // Through a context, so that now() is this query's time.
+    let state = SessionContext::new_with_state(state).state();
+    let dialect = state.config().options().sql_parser.dialect;
+    let statement = state.sql_to_statement(&sql, &dialect)?;
+    policy::check_statement(&statement)?;
+    let mut plan = state.statement_to_plan(statement).await?;
+    policy::check_plan(&plan)?;
+    if !params.is_empty() {
+        plan = plan.with_param_values(ParamValues::from(params))?;
+    }
+    let plan = state.optimize(&plan)?;
+    let plan = state.query_planner().create_physical_plan(&plan, &state).await?;
+    Ok(execute_stream(plan, state.task_ctx())?)
+}
