@@ -5,7 +5,8 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand};
 
 use crate::commands::{
-    maintain::MaintainArgs, quarantine::QuarantineCommand, replay::ReplayArgs, schemas::SchemasCommand, token::TokenCommand,
+    broker::BrokerArgs, demo::DemoArgs, dlp::DlpCommand, maintain::MaintainArgs, quarantine::QuarantineCommand,
+    replay::ReplayArgs, schemas::SchemasCommand, sql::SqlArgs, token::TokenCommand,
 };
 
 /// Events in, governed tables out, queried by SQL.
@@ -28,10 +29,18 @@ pub struct ConfigArgs {
 /// Roles and tools.
 #[derive(Debug, Subcommand)]
 pub enum Command {
+    /// Run everything in one process, with two tenants and a stream of events
+    Demo(DemoArgs),
+    /// Run the embedded Kafka broker, for local work
+    Broker(BrokerArgs),
     /// Serve the HTTP event gateway
     Gateway(ConfigArgs),
     /// Run the pipelines: Kafka in, Delta tables out
     Worker(ConfigArgs),
+    /// Serve SQL over HTTP
+    Query(ConfigArgs),
+    /// Ask in SQL
+    Sql(SqlArgs),
     /// Compact, checkpoint, retain, archive and vacuum the tables
     Maintain(MaintainArgs),
     /// Send a file's rows as events
@@ -39,6 +48,9 @@ pub enum Command {
     /// Look at refused events, release or purge them
     #[command(subcommand)]
     Quarantine(QuarantineCommand),
+    /// Judge data loss prevention on your own data
+    #[command(subcommand)]
+    Dlp(DlpCommand),
     /// Check or print event schemas
     #[command(subcommand)]
     Schemas(SchemasCommand),

@@ -129,7 +129,7 @@ impl Decoder {
                 let content_type = record.headers.content_type;
                 let (text, verdict) = cloud_event::from_binary(headers, content_type, value);
                 // Data that could not be taken over as text may still name a region.
-                let verdict = verdict.map_err(|reject| (reject, Identity::search(value)));
+                let verdict = verdict.map_err(|reject| refused(reject, Identity::search(value)));
                 self.record(record, text.as_bytes(), true, verdict, ingested_at, intake);
             }
         }
@@ -140,7 +140,7 @@ impl Decoder {
         record: &Record<'_>,
         value: &[u8],
         cloud_event: bool,
-        verdict: Result<(), (Reject, Identity)>,
+        verdict: Result<(), Refused>,
         ingested_at: i64,
         intake: &mut Intake,
     ) {
@@ -159,9 +159,10 @@ impl Decoder {
             waive,
             cloud_event,
         };
-        let decoded =
-            verdict.and_then(|()| self.whole(value, context, intake).map_err(|reject| (reject, Identity::default())));
-        if let Err((reject, identity)) = decoded {
+        let decoded = verdict
+            .and_then(|()| self.whole(value, context, intake).map_err(|reject| refused(reject, Identity::default())));
+        if let Err(refused) = decoded {
+            let (reject, identity) = *refused;
             let source = RowSource { record: context.record, index: 0, span: Span::new(0, value.len()) };
             let identity = identity.and(Identity::search(value));
             intake.refusals.push(Refusal { source, reject, identity });
@@ -270,13 +271,14 @@ impl Decoder {
     fn event(&mut self, text: &str, depth: usize, source: RowSource, context: Context<'_>, intake: &mut Intake) {
         let outcome = if depth > self.config.max_depth {
             let detail = format!("nested {depth} levels deep; at most {} are allowed", self.config.max_depth);
-            Err((Reject::new(Reason::TooDeep, detail), Identity::search(source.span.of(text).as_bytes())))
+            Err(refused(Reject::new(Reason::TooDeep, detail), Identity::search(source.span.of(text).as_bytes())))
         } else if context.cloud_event || cloud_event::looks_like_one(&self.stage, self.stream, text) {
             self.cloud_event(text, source, context, intake)
         } else {
             self.row(text, source, context, intake)
         };
-        if let Err((reject, identity)) = outcome {
+        if let Err(refused) = outcome {
+            let (reject, identity) = *refused;
             intake.refusals.push(Refusal { source, reject, identity });
         }
     }
@@ -287,8 +289,8 @@ impl Decoder {
         source: RowSource,
         context: Context<'_>,
         intake: &mut Intake,
-    ) -> Result<(), (Reject, Identity)> {
-        let refuse = |reject| (reject, Identity::search(source.span.of(text).as_bytes()));
+    ) -> Result<(), Refused> {
+        let refuse = |reject| refused(reject, Identity::search(source.span.of(text).as_bytes()));
         if let Some(field) = self.stage.duplicate() {
             return Err(refuse(duplicate(field)));
         }
@@ -303,15 +305,9 @@ impl Decoder {
         outcome
     }
 
-    fn row(
-        &mut self,
-        text: &str,
-        source: RowSource,
-        context: Context<'_>,
-        intake: &mut Intake,
-    ) -> Result<(), (Reject, Identity)> {
+    fn row(&mut self, text: &str, source: RowSource, context: Context<'_>, intake: &mut Intake) -> Result<(), Refused> {
         if let Some(field) = self.stage.duplicate() {
-            return Err((duplicate(field), Identity::search(text.as_bytes())));
+            return Err(refused(duplicate(field), Identity::search(text.as_bytes())));
         }
         match self.values(text, context) {
             Ok(day) => {
@@ -326,7 +322,7 @@ impl Decoder {
                 intake.sources.push(source);
                 Ok(())
             }
-            Err(reject) => Err((reject, self.identity(text))),
+            Err(reject) => Err(refused(reject, self.identity(text))),
         }
     }
 
@@ -553,6 +549,13 @@ impl Decoder {
             Err(_) => Claim::Unclear,
         }
     }
+}
+
+/// Why an event becomes no row, and whose it is; boxed, since most events become one.
+type Refused = Box<(Reject, Identity)>;
+
+fn refused(reject: Reject, identity: Identity) -> Refused {
+    Box::new((reject, identity))
 }
 
 fn keep(text: &str, scratch: &mut String) -> Value {

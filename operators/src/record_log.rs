@@ -40,11 +40,6 @@ impl<'a> Logged<'a> {
     pub fn event(&self, span: Span) -> &'a [u8] {
         self.value.get(span.start as usize..span.end as usize).unwrap_or_default()
     }
-
-    /// Whether a release waived this rule for the record.
-    pub fn waives(&self, rule: &str) -> bool {
-        waives(self.waive, rule)
-    }
 }
 
 /// Whether a comma-separated list of rule ids holds `rule`.

@@ -163,7 +163,8 @@ impl AssignmentHandler for Assignments {
         if self.commands.blocking_send(release).is_err() {
             return;
         }
-        if self.runtime.block_on(tokio::time::timeout(RELEASE_WAIT, done)).is_err() {
+        // The timer must be made inside the runtime: this is a plain thread.
+        if self.runtime.block_on(async { tokio::time::timeout(RELEASE_WAIT, done).await }).is_err() {
             warn!("partitions are released with a commit still in flight");
         }
     }

@@ -38,6 +38,9 @@ pub enum MemberError {
     /// The committer is gone.
     #[error("the committer has stopped")]
     CommitterGone,
+    /// A bug; its message was printed when it happened.
+    #[error("panicked")]
+    Panicked,
 }
 
 /// Bounds of a member's epochs and batches.
@@ -107,7 +110,7 @@ impl Member {
     }
 
     /// Polls until told to stop, then commits what it holds.
-    pub(crate) fn run(mut self, stop: &AtomicBool) -> Result<(), MemberError> {
+    pub(crate) fn run(&mut self, stop: &AtomicBool) -> Result<(), MemberError> {
         let mut heartbeat = Instant::now();
         self.health.polled(&self.name, 0);
         while !stop.load(Ordering::Relaxed) {

@@ -2,6 +2,7 @@
 
 use std::{
     collections::{BTreeMap, HashMap},
+    panic::{AssertUnwindSafe, catch_unwind},
     sync::{
         Arc, Mutex,
         atomic::{AtomicBool, Ordering},
@@ -200,7 +201,7 @@ fn start_member(
         epoch_max_bytes: setup.config.epoch_max_bytes,
         batch_rows: setup.config.batch_rows,
     };
-    let member = Member::new(
+    let mut member = Member::new(
         name.to_owned(),
         &spec.name,
         source,
@@ -214,7 +215,15 @@ fn start_member(
     let (done, result) = tokio::sync::oneshot::channel();
     // A thread of its own: rebalance callbacks block, and must not block the async runtime.
     thread::Builder::new().name(name.to_owned()).spawn(move || {
-        let _ = done.send(member.run(&stop));
+        let outcome =
+            catch_unwind(AssertUnwindSafe(|| member.run(&stop))).unwrap_or(Err(MemberError::Panicked));
+        match outcome {
+            // Closing the consumer would call back into what just broke, and wait for it. The process
+            // is about to end, and the group notices by the session's timeout.
+            Err(MemberError::Panicked) => std::mem::forget(member),
+            _ => drop(member),
+        }
+        let _ = done.send(outcome);
     })?;
     Ok(tokio::spawn(async move { result.await.unwrap_or(Err(MemberError::CommitterGone)) }))
 }

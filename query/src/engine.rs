@@ -17,13 +17,14 @@ use datafusion::{
     scalar::ScalarValue,
 };
 use tokio::{
-    sync::Semaphore,
+    sync::{Semaphore, oneshot},
     time::{Instant, timeout_at},
 };
 
 use crate::{
     catalog::{CATALOG, QueryTables, RegionRoots, SCHEMA, catalog_list},
     config::{ConfigError, QueryConfig},
+    depth::check_depth,
     error::QueryError,
     policy,
     root::{Root, shared_runtime, with_own_stores},
@@ -82,6 +83,8 @@ impl QueryEngine {
         let runtime = shared_runtime(&config)?;
         let session_config = SessionConfig::new()
             .with_target_partitions(config.partitions())
+            // What a sort keeps free for merging its spills; DataFusion's 10 MiB would be all of a small budget.
+            .with_sort_spill_reservation_bytes((config.memory_limit_bytes / 32).min(10 << 20))
             .with_information_schema(true)
             .with_create_default_catalog_and_schema(false)
             .with_default_catalog_and_schema(CATALOG, SCHEMA);
@@ -123,23 +126,16 @@ impl QueryEngine {
             return Err(QueryError::StatementTooLong { bytes: sql.len(), limit: self.config.max_statement_bytes });
         }
         let filter = ScopeFilter::new(scope, &self.tenancy)?;
+        check_depth(sql)?;
         let watch = Watch::start(self.place(&scope.tenant)?);
         let timeout = self.config.statement_timeout();
         let deadline = Instant::now() + timeout;
-        let tables =
-            Arc::new(QueryTables::new(self.regions.clone(), self.snapshots.clone(), filter, timeout));
-        // A task of its own: planning a huge statement must not keep the timeout from being answered.
-        let planning = tokio::spawn(start(self.session.clone(), tables.clone(), sql.to_owned(), params));
-        let stop = AbortOnDrop(planning.abort_handle());
+        let tables = Arc::new(QueryTables::new(self.regions.clone(), self.snapshots.clone(), filter, timeout));
+        let planning = on_deep_stack(start(self.session.clone(), tables.clone(), sql.to_owned(), params));
         let planned = match timeout_at(deadline, planning).await {
-            Ok(Ok(planned)) => planned,
-            Ok(Err(panicked)) => {
-                tracing::error!(error = %panicked, "planning a query panicked");
-                Err(QueryError::Internal)
-            }
+            Ok(planned) => planned,
             Err(_) => Err(QueryError::Timeout { seconds: self.config.statement_timeout_seconds }),
         };
-        drop(stop);
         match planned {
             Ok(rows) => {
                 let schema = plain_schema(&rows.schema());
@@ -161,12 +157,37 @@ impl QueryEngine {
     }
 }
 
-struct AbortOnDrop(tokio::task::AbortHandle);
+/// Stack of the thread that plans a statement; only what is used of it becomes memory.
+const PLANNING_STACK: usize = 64 << 20;
 
-impl Drop for AbortOnDrop {
-    fn drop(&mut self) {
-        self.0.abort();
+/// Plans on a thread of its own, as the planner recurses deeper than the runtime's stacks allow.
+///
+/// Dropping the future stops planning at its next await; until then the thread works on alone, so
+/// a statement that takes long cannot keep the timeout from being answered.
+async fn on_deep_stack<T: Send + 'static>(
+    plan: impl Future<Output = Result<T, QueryError>> + Send + 'static,
+) -> Result<T, QueryError> {
+    let runtime = tokio::runtime::Handle::current();
+    let (mut done, planned) = oneshot::channel();
+    let work = move || {
+        let result = runtime.block_on(async {
+            tokio::select! {
+                result = plan => Some(result),
+                () = done.closed() => None,
+            }
+        });
+        if let Some(result) = result {
+            // Nobody waits for it any more if this fails.
+            let _ = done.send(result);
+        }
+    };
+    let started = std::thread::Builder::new().name("query-plan".to_owned()).stack_size(PLANNING_STACK).spawn(work);
+    if let Err(error) = started {
+        tracing::error!(%error, "no thread to plan a query on");
+        return Err(QueryError::Internal);
     }
+    // The sender is gone without a result only if planning panicked.
+    planned.await.unwrap_or(Err(QueryError::Internal))
 }
 
 async fn start(

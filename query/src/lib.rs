@@ -10,6 +10,7 @@
 
 mod catalog;
 mod config;
+mod depth;
 mod engine;
 mod error;
 pub mod format;

@@ -83,9 +83,7 @@ impl ScopedTable {
             scan = scan.with_file_paths(files.iter().cloned());
         }
         let have = scan.schema();
-        let wanted = |name: &String| {
-            projected.field_with_name(name).is_ok() || SCOPE_COLUMNS.contains(&name.as_str())
-        };
+        let wanted = |name: &String| projected.field_with_name(name).is_ok() || SCOPE_COLUMNS.contains(&name.as_str());
         let columns: Vec<usize> =
             have.fields().iter().enumerate().filter(|(_, f)| wanted(f.name())).map(|(i, _)| i).collect();
         let known = |expr: &&Expr| expr.column_refs().iter().all(|c| have.field_with_name(&c.name).is_ok());

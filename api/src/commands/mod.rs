@@ -1,11 +1,15 @@
 //! One module per command; here only which is which.
 
+pub mod broker;
 pub mod config;
+pub mod demo;
+pub mod dlp;
 pub mod maintain;
 pub mod quarantine;
 pub mod replay;
 pub mod schemas;
 pub mod serve;
+pub mod sql;
 pub mod token;
 
 use std::process::ExitCode;
@@ -21,10 +25,15 @@ use crate::{
 pub async fn run(cli: Cli) -> Result<ExitCode> {
     match cli.command {
         Command::Gateway(args) => serve::run("gateway", &args, roles::gateway::run).await,
+        Command::Demo(args) => demo::run(args).await,
+        Command::Broker(args) => broker::run(args).await,
+        Command::Query(args) => serve::run("query", &args, roles::query::run).await,
+        Command::Sql(args) => sql::run(args).await,
         Command::Worker(args) => serve::run("worker", &args, roles::worker::run).await,
         Command::Maintain(args) => maintain::run(args).await,
         Command::Replay(args) => replay::run(args).await,
         Command::Quarantine(command) => quarantine::run(command).await,
+        Command::Dlp(command) => dlp::run(command).await,
         Command::Schemas(command) => schemas::run(command),
         Command::Token(command) => token::run(command),
         Command::Config(ConfigCommand::Check(args)) => config::check(&args),

@@ -1,8 +1,8 @@
 //! Serving one role in a process: configuration, telemetry, signals, then the role until told to stop.
 
-use std::{process::ExitCode, sync::Arc};
+use std::{process::ExitCode, sync::Arc, time::Duration};
 
-use anyhow::Result;
+use anyhow::{Result, anyhow};
 
 use crate::{
     cli::ConfigArgs,
@@ -23,8 +23,18 @@ where
     let readiness = Readiness::default();
     let admin = Admin { metrics: telemetry.metrics(), readiness: readiness.clone() };
     telemetry::serve(&config.telemetry.listen, admin, shutdown.clone()).await?;
-    let outcome = role(Context { config: Arc::new(config), readiness, shutdown: shutdown.clone() }).await;
+    let stuck = async {
+        shutdown.cancelled().await;
+        tokio::time::sleep(STOP).await;
+    };
+    let outcome = tokio::select! {
+        outcome = role(Context { config: Arc::new(config), readiness, shutdown: shutdown.clone() }) => outcome,
+        () = stuck => Err(anyhow!("{name} did not stop within {} s", STOP.as_secs())),
+    };
     shutdown.cancel();
     tokio::task::spawn_blocking(move || telemetry.finish()).await?;
     outcome.map(|()| ExitCode::SUCCESS)
 }
+
+/// Longer than any role's own grace, so that only a stuck one meets it.
+const STOP: Duration = Duration::from_secs(90);

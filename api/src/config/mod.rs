@@ -14,8 +14,10 @@ use std::{
     sync::Arc,
 };
 
+use companyos_dlp::{DlpConfig, Redactor};
 use companyos_maintenance::MaintenanceConfig;
 use companyos_pipelines::WorkerConfig;
+use companyos_query::QueryConfig;
 use companyos_schemas::{
     access::TokenRegistry,
     tenancy::{Region, Tenancy},
@@ -45,6 +47,10 @@ pub struct Config {
     pub gateway: GatewaySection,
     /// Worker.
     pub worker: WorkerConfig,
+    /// SQL.
+    pub query: QueryConfig,
+    /// Data loss prevention.
+    pub dlp: DlpConfig,
     /// Quarantine.
     pub quarantine: QuarantineSection,
     /// Table maintenance.
@@ -63,6 +69,8 @@ impl Default for Config {
             access: AccessSection::default(),
             gateway: GatewaySection::default(),
             worker: WorkerConfig::default(),
+            query: QueryConfig::default(),
+            dlp: DlpConfig::default(),
             quarantine: QuarantineSection::default(),
             maintenance: MaintenanceConfig::default(),
             telemetry: TelemetrySection::default(),
@@ -112,8 +120,8 @@ impl Config {
     pub fn load(file: Option<&Path>) -> Result<Self, ConfigError> {
         let mut figment = Figment::new();
         if let Some(path) = file {
-            let text = std::fs::read_to_string(path)
-                .map_err(|source| ConfigError::Read { path: path.to_owned(), source })?;
+            let text =
+                std::fs::read_to_string(path).map_err(|source| ConfigError::Read { path: path.to_owned(), source })?;
             figment = figment.merge(Toml::string(&text));
         }
         let config = Self::extract(figment.merge(Env::prefixed("COMPANYOS_").ignore(&NOT_KEYS).split("__")), file)?;
@@ -136,6 +144,9 @@ impl Config {
         if let Err(error) = self.maintenance.validate() {
             return refuse("maintenance", error.to_string());
         }
+        if let Err(error) = self.query.validate() {
+            return refuse("query", error.to_string());
+        }
         if let Err(error) = TokenRegistry::new(self.access.tokens.iter().cloned()) {
             return refuse("access.tokens", error.to_string());
         }
@@ -148,7 +159,15 @@ impl Config {
         if self.kafka.group.is_empty() {
             return refuse("kafka.group", "is empty".to_owned());
         }
+        self.redactor()?;
         self.quarantine.sealer().map(|_| ())
+    }
+
+    /// Data loss prevention; none if it is turned off.
+    pub fn redactor(&self) -> Result<Option<Redactor>, ConfigError> {
+        let redactor =
+            Redactor::new(&self.dlp).map_err(|e| ConfigError::Value { key: "dlp", problem: e.to_string() })?;
+        Ok(self.dlp.enabled.then_some(redactor))
     }
 
     /// The tenancy, shared.

@@ -132,13 +132,16 @@ impl QuarantineSection {
             (None, None) => return Ok(None),
             (Some(_), Some(_)) => return Err(refuse("give either key or key_file, not both".to_owned())),
             (Some(key), None) => key.clone(),
-            (None, Some(path)) => std::fs::read_to_string(path)
-                .map_err(|e| ConfigError::Value { key: "quarantine.key_file", problem: format!("{}: {e}", path.display()) })?,
+            (None, Some(path)) => std::fs::read_to_string(path).map_err(|e| ConfigError::Value {
+                key: "quarantine.key_file",
+                problem: format!("{}: {e}", path.display()),
+            })?,
         };
         let mut key = [0u8; 32];
         // The decoder's own error would quote characters of the key.
-        hex::decode_to_slice(text.trim(), &mut key)
-            .map_err(|_| refuse("must be 64 hex digits (256 bits), such as `openssl rand -hex 32` prints".to_owned()))?;
+        hex::decode_to_slice(text.trim(), &mut key).map_err(|_| {
+            refuse("must be 64 hex digits (256 bits), such as `openssl rand -hex 32` prints".to_owned())
+        })?;
         Ok(Some(Sealer::new(self.key_id.clone(), key)))
     }
 }

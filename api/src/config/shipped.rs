@@ -9,14 +9,30 @@ use super::Config;
 const SHIPPED: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../deploy/companyos.toml");
 
 /// Keys of maps whose names people choose.
-const CHOSEN_NAMES: [&str; 4] = ["tenancy.regions", "tenancy.tenants", "gateway.rates.tenants", "gateway.topics"];
+const CHOSEN_NAMES: [&str; 7] = [
+    "tenancy.regions",
+    "tenancy.tenants",
+    "gateway.rates.tenants",
+    "gateway.topics",
+    "dlp.actions",
+    "dlp.classifications",
+    "dlp.tenants",
+];
 
 #[test]
 fn it_parses_and_says_the_defaults() {
     let text = std::fs::read_to_string(SHIPPED).unwrap();
     let shipped: Config = toml::from_str(&text).unwrap();
     shipped.validate().unwrap();
-    assert_eq!(as_json(&shipped), as_json(&Config::default()));
+    let (shipped, defaults) = (as_json(&shipped), as_json(&Config::default()));
+    let mut keys = BTreeSet::new();
+    collect("", &shipped, &mut keys);
+    collect("", &defaults, &mut keys);
+    for key in keys {
+        let pointer = format!("/{}", key.replace('.', "/"));
+        assert_eq!(shipped.pointer(&pointer), defaults.pointer(&pointer), "the file and the default of {key} differ");
+    }
+    assert_eq!(shipped, defaults);
 }
 
 #[test]
@@ -31,7 +47,11 @@ fn it_documents_every_key() {
         [
             "kafka.instance_id",
             "kafka.settings",
+            "dlp.keys",
+            "dlp.keys.active",
+            "dlp.keys.ring",
             "quarantine.key",
+            "query.spill_dir",
             "quarantine.key_file",
             "worker.pipelines_dir",
             "access.tokens.id",
@@ -66,7 +86,7 @@ fn collect(path: &str, value: &Value, into: &mut BTreeSet<String>) {
             }
         }
         // A list of tables is written with its entries, if at all.
-        Value::Array(items) if items.is_empty() && ["access.tokens", "pipelines"].contains(&path) => {}
+        Value::Array(items) if items.is_empty() && ["access.tokens", "pipelines", "dlp.fields"].contains(&path) => {}
         Value::Array(items) if items.is_empty() && path == "maintenance.retention.rules" => {}
         Value::Object(_) if CHOSEN_NAMES.contains(&path) => {}
         _ => {

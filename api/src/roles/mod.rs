@@ -3,6 +3,7 @@
 
 pub mod gateway;
 pub mod maintain;
+pub mod query;
 pub mod worker;
 
 use std::sync::Arc;

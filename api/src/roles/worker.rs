@@ -7,7 +7,7 @@ use companyos_pipelines::{PipelineSpec, Worker, WorkerSetup};
 use tempfile::TempDir;
 
 use super::Context;
-use crate::config::Config;
+use crate::config::{Config, DEFAULT_GROUP};
 
 /// Runs the pipelines until told to stop, then commits what is held.
 pub async fn run(context: Context) -> Result<()> {
@@ -33,11 +33,17 @@ pub async fn start(context: &Context) -> Result<Worker> {
     if sealer.is_none() {
         tracing::warn!("quarantine.key is not set: quarantined events can be released only while Kafka has them");
     }
+    if config.kafka.group != DEFAULT_GROUP {
+        tracing::warn!(
+            group = config.kafka.group,
+            "kafka.group has no effect yet: groups are named companyos.PIPELINE"
+        );
+    }
     let setup = WorkerSetup {
         config: worker,
         kafka: config.kafka.source(),
         tenancy: config.shared_tenancy(),
-        redactor: None,
+        redactor: config.redactor()?.map(Arc::new),
         sealer,
         storages: WorkerSetup::storages(&config.tenancy)?,
     };

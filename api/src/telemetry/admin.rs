@@ -33,6 +33,11 @@ pub async fn serve(listen: &str, admin: Admin, shutdown: CancellationToken) -> R
     }
     let listener =
         TcpListener::bind(listen).await.with_context(|| format!("telemetry.listen: cannot listen on {listen}"))?;
+    serve_on(listener, admin, shutdown).map(Some)
+}
+
+/// The same on a listener that is already bound.
+pub fn serve_on(listener: TcpListener, admin: Admin, shutdown: CancellationToken) -> Result<SocketAddr> {
     let address = listener.local_addr()?;
     tokio::spawn(async move {
         let server = axum::serve(listener, router(admin)).with_graceful_shutdown(shutdown.cancelled_owned());
@@ -41,7 +46,7 @@ pub async fn serve(listen: &str, admin: Admin, shutdown: CancellationToken) -> R
         }
     });
     tracing::info!(%address, "metrics and health are served");
-    Ok(Some(address))
+    Ok(address)
 }
 
 fn router(admin: Admin) -> Router {
@@ -81,8 +86,7 @@ mod tests {
     #[tokio::test]
     async fn ready_means_every_role_says_so() {
         let readiness = Readiness::default();
-        let admin =
-            Admin { metrics: PrometheusBuilder::new().build_recorder().handle(), readiness: readiness.clone() };
+        let admin = Admin { metrics: PrometheusBuilder::new().build_recorder().handle(), readiness: readiness.clone() };
         let shutdown = CancellationToken::new();
         let address = serve("127.0.0.1:0", admin, shutdown.clone()).await.unwrap().unwrap();
         let ask = async |path: &str| {

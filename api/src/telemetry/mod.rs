@@ -4,6 +4,7 @@
 //! where an endpoint is configured; callers' W3C `traceparent` is honoured.
 
 mod admin;
+pub mod http;
 mod metrics;
 mod readiness;
 
@@ -19,7 +20,7 @@ use tracing_subscriber::{EnvFilter, Layer, Registry, layer::SubscriberExt, util:
 
 use crate::config::{LogFormat, TelemetrySection};
 
-pub use admin::{Admin, serve};
+pub use admin::{Admin, serve, serve_on};
 pub use readiness::Readiness;
 
 /// Keeps the exporters alive; [`Telemetry::finish`] sends what is left.
@@ -59,17 +60,23 @@ impl Telemetry {
 }
 
 /// Logging for a command that does one thing and ends: warnings only, unless RUST_LOG asks for more.
+/// Kafka's troubles are in the error the command ends with.
 pub fn log_warnings() {
-    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("warn"));
+    let filter = filter("warn,librdkafka=off").unwrap_or_else(|_| EnvFilter::new("warn"));
     // A second call finds logging installed already, which is as good.
     let _ = tracing_subscriber::registry().with(log_layer(LogFormat::Text).with_filter(filter)).try_init();
 }
+
+/// Libraries that log as errors what their callers handle: a table that is not there yet, a topic
+/// that is there already, and a broker that is away (twenty times a second; librdkafka's own log says
+/// it once a change). The configured filter comes after and wins.
+const LOUD: &str = "buoyant_kernel=off,tansu_storage=off,rdkafka::client=off";
 
 fn filter(configured: &str) -> Result<EnvFilter> {
     if std::env::var_os("RUST_LOG").is_some() {
         return EnvFilter::try_from_default_env().context("RUST_LOG");
     }
-    EnvFilter::try_new(configured).context("telemetry.log_filter")
+    EnvFilter::try_new(format!("{LOUD},{configured}")).context("telemetry.log_filter")
 }
 
 fn log_layer(format: LogFormat) -> Box<dyn Layer<Registry> + Send + Sync> {

@@ -31,10 +31,4 @@ impl Readiness {
         }
         answers
     }
-
-    /// Whether there are roles and all of them work.
-    pub async fn is_ready(&self) -> bool {
-        let answers = self.ask().await;
-        !answers.is_empty() && answers.iter().all(|(_, problem)| problem.is_none())
-    }
 }

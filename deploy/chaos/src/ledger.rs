@@ -60,9 +60,10 @@ impl Ledger {
                     false => self.good.insert(id),
                 };
             }
+            let (producer, topic) = (&self.producer, &self.topic);
             let sends = stream::iter(&records).map(|(id, text)| {
-                let record = FutureRecord::to(&self.topic).key(id).payload(text);
-                async move { self.producer.send(record, Duration::from_secs(240)).await.map_err(|(error, _)| error) }
+                let record = FutureRecord::to(topic).key(id).payload(text);
+                async move { producer.send(record, Duration::from_secs(240)).await.map_err(|(error, _)| error) }
             });
             let results: Vec<_> = sends.buffered(1000).collect().await;
             results.into_iter().collect::<Result<Vec<_>, _>>()?;

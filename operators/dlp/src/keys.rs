@@ -189,7 +189,11 @@ mod tests {
         let after = new.token("alpha", "email", "ann@example.com").unwrap();
         assert!(before.starts_with("tok_email_1_") && after.starts_with("tok_email_2_"), "{before} {after}");
         assert_eq!(new.tokens("alpha", "email", "ann@example.com"), [(1, before.clone()), (2, after)]);
-        for (tenant, label, value) in [("beta", "email", "ann@example.com"), ("alpha", "phone", "ann@example.com"), ("alpha", "email", "bob@example.com")] {
+        for (tenant, label, value) in [
+            ("beta", "email", "ann@example.com"),
+            ("alpha", "phone", "ann@example.com"),
+            ("alpha", "email", "bob@example.com"),
+        ] {
             let other = old.token(tenant, label, value).unwrap();
             assert_ne!(other.rsplit('_').next(), before.rsplit('_').next());
         }

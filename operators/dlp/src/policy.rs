@@ -106,7 +106,9 @@ pub struct FieldRule {
 #[derive(Debug, thiserror::Error)]
 pub enum DlpConfigError {
     /// No such classification.
-    #[error("dlp{place}: unknown classification {name:?}; expected one of none, internal, pseudonymous, personal, sensitive")]
+    #[error(
+        "dlp{place}: unknown classification {name:?}; expected one of none, internal, pseudonymous, personal, sensitive"
+    )]
     Classification {
         /// Which part of the policy.
         place: String,

@@ -138,7 +138,10 @@ mod tests {
                 "aws_secret_access_key = wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY",
                 "cloud_key=wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY",
             ),
-            ("-----BEGIN RSA PRIVATE KEY-----\nMIIE\n-----END RSA PRIVATE KEY----- x", "private_key=-----BEGIN RSA PRIVATE KEY-----\nMIIE\n-----END RSA PRIVATE KEY-----"),
+            (
+                "-----BEGIN RSA PRIVATE KEY-----\nMIIE\n-----END RSA PRIVATE KEY----- x",
+                "private_key=-----BEGIN RSA PRIVATE KEY-----\nMIIE\n-----END RSA PRIVATE KEY-----",
+            ),
             (r#"{"userPassword": "hunter2 and so on"}"#, "secret=hunter2 and so on"),
             ("PASSWORD=Tr0ub4dor&3", "secret=Tr0ub4dor&3"),
             ("the api key for staging is q8Zk2LmX0pWv7RtY", "secret=q8Zk2LmX0pWv7RtY"),

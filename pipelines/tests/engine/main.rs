@@ -4,6 +4,7 @@
 mod brokers;
 mod exactly_once;
 mod governed;
+mod poison;
 mod reading;
 mod world;
 

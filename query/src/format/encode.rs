@@ -11,7 +11,7 @@
 use std::sync::Arc;
 
 use arrow::{
-    array::RecordBatch,
+    array::{RecordBatch, RecordBatchOptions},
     csv,
     datatypes::{DataType, Field, Schema, SchemaRef},
     error::ArrowError,
@@ -86,8 +86,7 @@ impl Encoder {
             Format::Json => {
                 let columns: Vec<Value> = self.schema.fields().iter().map(|f| describe(f)).collect();
                 let head = json!({ "schema": columns, "versions": versions }).to_string();
-                out.extend_from_slice(head.trim_end_matches('}').as_bytes());
-                // trim_end_matches also takes braces of an empty member; there is none here.
+                out.extend_from_slice(head.strip_suffix("}").unwrap_or(&head).as_bytes());
                 out.extend_from_slice(b",\"rows\":[");
             }
             Format::Csv => {
@@ -167,7 +166,8 @@ impl Encoder {
     }
 
     fn lines(&self, batch: &RecordBatch, out: &mut Vec<u8>) -> Result<(), ArrowError> {
-        let renamed = batch.clone().with_schema(self.schema.clone())?;
+        let options = RecordBatchOptions::new().with_row_count(Some(batch.num_rows()));
+        let renamed = RecordBatch::try_new_with_options(self.schema.clone(), batch.columns().to_vec(), &options)?;
         let mut writer = WriterBuilder::new().with_explicit_nulls(true).build::<_, LineDelimited>(out);
         writer.write(&renamed)?;
         writer.finish()

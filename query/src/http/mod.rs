@@ -44,11 +44,7 @@ pub fn router(engine: Arc<QueryEngine>, tokens: TokenRegistry) -> Router {
         .with_state(Arc::new(Service { engine, tokens }))
 }
 
-async fn run(
-    State(service): State<Arc<Service>>,
-    headers: HeaderMap,
-    body: Result<Bytes, BytesRejection>,
-) -> Response {
+async fn run(State(service): State<Arc<Service>>, headers: HeaderMap, body: Result<Bytes, BytesRejection>) -> Response {
     match answer(&service, &headers, body).await {
         Ok(response) => response,
         Err(problem) => problem.into_response(),
@@ -63,7 +59,9 @@ async fn answer(
     let grant = request::authorize(&service.tokens, headers)?;
     let format = request::accepted(headers)?;
     let body = body.map_err(|rejection| match rejection.status() {
-        StatusCode::PAYLOAD_TOO_LARGE => Problem::new(problem::TOO_LARGE, "The body is longer than any statement may be."),
+        StatusCode::PAYLOAD_TOO_LARGE => {
+            Problem::new(problem::TOO_LARGE, "The body is longer than any statement may be.")
+        }
         _ => Problem::new(problem::INVALID_REQUEST, "The body could not be read."),
     })?;
     let (sql, params) = request::statement(headers, &body)?;

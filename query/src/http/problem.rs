@@ -54,13 +54,7 @@ pub(super) struct Problem {
 
 impl Problem {
     pub fn new(kind: Kind, detail: impl Into<String>) -> Self {
-        Self {
-            urn: kind.urn,
-            title: kind.title,
-            status: kind.status.as_u16(),
-            detail: detail.into(),
-            challenge: None,
-        }
+        Self { urn: kind.urn, title: kind.title, status: kind.status.as_u16(), detail: detail.into(), challenge: None }
     }
 
     /// Sent as `WWW-Authenticate`.

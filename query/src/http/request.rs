@@ -74,9 +74,9 @@ pub(super) fn statement(headers: &HeaderMap, body: &[u8]) -> Result<(String, Vec
         "application/json" => {
             let body: StatementBody = serde_json::from_slice(body).map_err(|e| invalid(e.to_string()))?;
             let params = body.params.iter().enumerate();
-            let params = params.map(|(i, v)| scalar(v).ok_or_else(|| invalid(format!(
-                "params[{i}] must be null, a boolean, a number or a string"
-            ))));
+            let params = params.map(|(i, v)| {
+                scalar(v).ok_or_else(|| invalid(format!("params[{i}] must be null, a boolean, a number or a string")))
+            });
             (body.sql, params.collect::<Result<_, _>>()?)
         }
         "text/plain" | "application/sql" => {

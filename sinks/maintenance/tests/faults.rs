@@ -11,11 +11,13 @@ use support::{
     now, rows_in,
 };
 
+const LOG: &str = "_delta_log";
+
 /// A table with something to do for every task, and what it holds.
 async fn busy_table() -> (World, Appender) {
     let world = World::new("eu");
     let mut appender = Appender::open(&world, "orders", 1).await;
-    for _ in 0..5 {
+    for _ in 0..2 {
         appender.append(&[day(5), day(12), day(40)]).await;
     }
     (world, appender)
@@ -35,8 +37,8 @@ fn kept(appender: &Appender) -> Vec<&String> {
 }
 
 /// Runs every task through a failing store, then again through a sound one; the last report and
-/// the number of writes the first run tried.
-async fn run_broken_then_sound(world: &World, fault: Fault) -> (Option<Report>, Report, usize) {
+/// the writes the first run tried.
+async fn run_broken_then_sound(world: &World, fault: Fault) -> (Option<Report>, Report, Vec<String>) {
     let faults = Faults::new(fault);
     let broken = Maintainer::new(config(), vec![world.faulty_region(&faults)]).unwrap().with_clock(now);
     let first = faults.run(broken.run_once(TABLE)).await;
@@ -56,14 +58,19 @@ async fn check_end(world: &World, appender: &Appender, report: &Report, fault: F
     assert_eq!(sink.load_positions(&appender.app_ids()).await.unwrap(), [appender.position()], "{fault:?}");
 }
 
-async fn at_every_write(fault: impl Fn(usize) -> Fault + Copy, expect_first: impl Fn(Option<&Report>) + Copy) {
+async fn at_every_write(
+    of: impl Fn(&str) -> bool,
+    fault: impl Fn(usize) -> Fault + Copy,
+    expect_first: impl Fn(Option<&Report>) + Copy,
+) {
     let (template, appender) = busy_table().await;
     let (first, last, writes) = run_broken_then_sound(&template.copy(), Fault::None).await;
     assert_clean(&first.unwrap());
     assert_clean(&last);
-    assert!(writes > 25, "{writes} writes");
+    let points: Vec<usize> = (0..writes.len()).filter(|n| of(&writes[*n])).collect();
+    assert!(points.len() >= 6, "{writes:?}");
     let (template, appender) = (&template, &appender);
-    stream::iter(0..writes)
+    stream::iter(points)
         .for_each_concurrent(3, |n| async move {
             let world = template.copy();
             let (first, last, _) = run_broken_then_sound(&world, fault(n)).await;
@@ -75,17 +82,17 @@ async fn at_every_write(fault: impl Fn(usize) -> Fault + Copy, expect_first: imp
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn a_run_that_dies_after_any_write_is_finished_by_the_next() {
-    at_every_write(Fault::DieAfter, |first| assert!(first.is_none(), "it was to die")).await;
+    at_every_write(|_| true, Fault::DieAfter, |first| assert!(first.is_none(), "it was to die")).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn any_lost_reply_is_found_out_and_the_run_ends_well() {
-    at_every_write(Fault::LoseReply, |first| assert_clean(first.unwrap())).await;
+async fn any_lost_reply_of_the_log_is_found_out_and_the_run_ends_well() {
+    at_every_write(|path| path.contains(LOG), Fault::LoseReply, |first| assert_clean(first.unwrap())).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn any_failed_write_is_tried_again_and_the_run_ends_well() {
-    at_every_write(Fault::FailOnce, |first| assert_clean(first.unwrap())).await;
+async fn any_failed_write_of_a_file_is_tried_again_and_the_run_ends_well() {
+    at_every_write(|path| !path.contains(LOG), Fault::FailOnce, |first| assert_clean(first.unwrap())).await;
 }
 
 /// An archive run that died at its every write, one after the other, until one left rows in both.
@@ -123,6 +130,8 @@ async fn a_half_archived_day_that_was_compacted_is_rolled_back_and_moved_anew() 
     let compacted = maintainer.run_task(Task::Compaction, TABLE).await;
     assert!(compacted.iter().any(|r| matches!(&r.outcome, companyos_maintenance::Outcome::Done(w) if w.commits > 0)));
     assert_once(&world.rows().await, appender.written.keys());
+    // Before retention, which has its own say about the oldest day.
+    maintainer.run_task(Task::Archive, TABLE).await;
     let report = maintainer.run_once(TABLE).await;
     check_end(&world, &appender, &report, Fault::None).await;
     let states: Vec<ManifestState> = support::manifests(&world).into_iter().map(|m| m.state).collect();

@@ -13,7 +13,7 @@ use deltalake::datafusion::{
 };
 use futures::StreamExt;
 
-use super::{DeltaSinkError, table::delta_error};
+use super::DeltaSinkError;
 use crate::storage::Storage;
 
 /// Calls `visit(tenant, event_id, ingested_at µs)` for each row of one source partition
@@ -29,7 +29,7 @@ pub async fn recent_ids(
 ) -> Result<u64, DeltaSinkError> {
     let fail = |source: DataFusionError| DeltaSinkError::Read { table: table.to_owned(), source: Box::new(source) };
     let Some(delta) = storage.load_table(table).await? else { return Ok(0) };
-    let provider = delta.table_provider().await.map_err(|e| delta_error(table, e))?;
+    let provider = delta.table_provider().await.map_err(fail)?;
     let since = ScalarValue::TimestampMicrosecond(Some(since), Some("UTC".into()))
         .cast_to(&timestamp_type())
         .map_err(fail)?;

@@ -122,12 +122,17 @@ impl Storage {
 /// depends on the store, so after a failed load the log itself is asked.
 pub(crate) async fn load_if_exists(log_store: LogStoreRef) -> Result<Option<DeltaTable>, DeltaTableError> {
     let mut table = DeltaTable::new(log_store.clone());
-    match table.load().await {
-        Ok(()) => Ok(Some(table)),
-        Err(error) => match log_store.is_delta_table_location().await {
-            Ok(false) => Ok(None),
-            _ => Err(error),
-        },
+    if table.load().await.is_ok() {
+        return Ok(Some(table));
+    }
+    match log_store.is_delta_table_location().await {
+        Ok(false) => Ok(None),
+        // It may have been created between the two looks.
+        _ => {
+            let mut table = DeltaTable::new(log_store);
+            table.load().await?;
+            Ok(Some(table))
+        }
     }
 }
 

@@ -5,6 +5,7 @@ use std::{
     time::{Duration, SystemTime},
 };
 
+use backon::{ConstantBuilder, Retryable};
 use rama::{Context, Service};
 use tansu_broker::{coordinator::group::administrator::Controller, service};
 use tansu_sans_io::{ErrorCode, create_topics_request::CreatableTopic};
@@ -19,13 +20,13 @@ use tracing::{debug, info, warn};
 use url::Url;
 use uuid::Uuid;
 
-use crate::{BrokerError, BrokerStorage, storage::Claimed};
+use crate::{BrokerError, BrokerStorage, mended::MendedStorage, storage::Claimed};
 
 const NODE_ID: i32 = 111;
 /// How often tansu deletes and compacts what topics' policies let it, as in its own binary.
 const MAINTENANCE: Duration = Duration::from_secs(600);
 
-type Groups = Controller<StorageContainer>;
+type Groups = Controller<MendedStorage>;
 
 /// What to start.
 #[derive(Debug, Clone)]
@@ -53,7 +54,7 @@ impl Default for BrokerOptions {
 #[derive(Debug)]
 pub struct EmbeddedBroker {
     address: SocketAddr,
-    storage: StorageContainer,
+    storage: MendedStorage,
     cancellation: DropGuard,
     serving: JoinHandle<()>,
 }
@@ -72,22 +73,10 @@ impl EmbeddedBroker {
         let advertised = Url::parse(&format!("tcp://{address}")).map_err(tansu_broker::Error::from)?;
 
         let cancellation = CancellationToken::new();
-        let storage = StorageContainer::builder()
-            .cluster_id(cluster_id.clone())
-            .node_id(NODE_ID)
-            .advertised_listener(advertised)
-            .storage(claimed.url.clone())
-            .cancellation(cancellation.clone())
-            .silent(true)
-            .build()
-            .await?;
-        storage
-            .register_broker(BrokerRegistrationRequest {
-                broker_id: NODE_ID,
-                cluster_id: cluster_id.clone(),
-                incarnation_id: Uuid::new_v4(),
-                rack: None,
-            })
+        let open = || open(&cluster_id, &advertised, &claimed, &cancellation);
+        let storage = open
+            .retry(ConstantBuilder::default().with_delay(Duration::from_millis(50)).with_max_times(200))
+            .when(still_closing)
             .await?;
         let groups = Controller::with_storage(storage.clone())?;
         let acceptor = Acceptor { cluster_id, storage: storage.clone(), groups, connections: JoinSet::new() };
@@ -133,9 +122,42 @@ impl EmbeddedBroker {
     }
 }
 
+async fn open(
+    cluster_id: &str,
+    advertised: &Url,
+    claimed: &Claimed,
+    cancellation: &CancellationToken,
+) -> Result<MendedStorage, tansu_storage::Error> {
+    let storage = StorageContainer::builder()
+        .cluster_id(cluster_id)
+        .node_id(NODE_ID)
+        .advertised_listener(advertised.clone())
+        .storage(claimed.url.clone())
+        .cancellation(cancellation.clone())
+        .silent(true)
+        .build()
+        .await?;
+    let storage = MendedStorage::new(storage);
+    storage
+        .register_broker(BrokerRegistrationRequest {
+            broker_id: NODE_ID,
+            cluster_id: cluster_id.to_owned(),
+            incarnation_id: Uuid::new_v4(),
+            rack: None,
+        })
+        .await?;
+    Ok(storage)
+}
+
+/// tansu closes its file in a task nobody can wait for, so a broker that was just shut down may hold it a little
+/// longer. Nobody else does: the file is claimed.
+fn still_closing(error: &tansu_storage::Error) -> bool {
+    format!("{error:?}").contains("database is locked")
+}
+
 struct Acceptor {
     cluster_id: String,
-    storage: StorageContainer,
+    storage: MendedStorage,
     groups: Groups,
     connections: JoinSet<()>,
 }

@@ -6,6 +6,7 @@
 
 mod broker;
 mod error;
+mod mended;
 mod storage;
 
 pub use broker::{BrokerOptions, EmbeddedBroker};

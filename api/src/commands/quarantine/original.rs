@@ -32,7 +32,10 @@ pub async fn find(row: &Row, sealer: Option<&Sealer>, kafka: &KafkaSection) -> R
         }
         // Without the right key Kafka may still have it.
         (Some(_), _) => from_kafka(row, kafka).await.with_context(|| {
-            format!("its original is sealed with key {:?}, which is not configured", row.seal_key.as_deref().unwrap_or(""))
+            format!(
+                "its original is sealed with key {:?}, which is not configured",
+                row.seal_key.as_deref().unwrap_or("")
+            )
         }),
         (None, _) => from_kafka(row, kafka).await,
     }
@@ -45,7 +48,10 @@ async fn from_kafka(row: &Row, kafka: &KafkaSection) -> Result<Original> {
 
 fn fetch(row: &Row, kafka: &KafkaSection) -> Result<Original> {
     let mut settings = kafka.source().client();
-    settings.set("group.id", "companyos.quarantine").set("enable.auto.commit", "false").set("auto.offset.reset", "error");
+    settings
+        .set("group.id", "companyos.quarantine")
+        .set("enable.auto.commit", "false")
+        .set("auto.offset.reset", "error");
     let consumer: BaseConsumer = settings.create()?;
     let mut wanted = TopicPartitionList::new();
     wanted.add_partition_offset(&row.topic, row.partition, Offset::Offset(row.offset))?;

@@ -72,8 +72,11 @@ async fn send(row: &Row, original: Result<Original>, producer: &FutureProducer) 
     for (key, value) in &original.headers {
         headers = headers.insert(Header { key, value: Some(value) });
     }
-    // Same key as the gateway uses, so that an event keeps its partition.
-    let key = row.event_id.clone().unwrap_or_else(|| row.id.clone());
+    // Same key as the gateway's, so that an event keeps its partition and with it its duplicate filter.
+    let key = match (&row.tenant, &row.event_id) {
+        (Some(tenant), Some(id)) => format!("{tenant}/{id}"),
+        _ => row.id.clone(),
+    };
     let record = FutureRecord::to(&row.topic).key(&key).payload(&original.value).headers(headers);
     producer.send(record, SEND_TIMEOUT).await.map_err(|(error, _)| error).context("Kafka did not take it")?;
     Ok(())

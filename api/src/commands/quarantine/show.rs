@@ -30,7 +30,8 @@ pub async fn list(config: &Config, filter: &Filter, limit: usize, as_json: bool)
         table.add_row([&row.id, &time(row.ingested_at), &tenant, &row.reason, &field, &row.detail]);
     }
     println!("{table}");
-    println!("{} rows{}", rows.len(), if rows.len() == limit { ", there may be more (--limit)" } else { "" });
+    let word = if rows.len() == 1 { "row" } else { "rows" };
+    println!("{} {word}{}", rows.len(), if rows.len() == limit { ", there may be more (--limit)" } else { "" });
     Ok(ExitCode::SUCCESS)
 }
 

@@ -1,7 +1,7 @@
 //! A Kafka for tests.
 
 use std::{
-    path::PathBuf,
+    path::{Path, PathBuf},
     process::Child,
     sync::{Mutex, MutexGuard, PoisonError},
     time::Duration,
@@ -48,7 +48,7 @@ pub struct KafkaCluster {
     jars: PathBuf,
     bootstrap: String,
     // Dropped last: the folder goes when the brokers are gone.
-    _temporary: Option<TempDir>,
+    temporary: Option<TempDir>,
 }
 
 #[derive(Debug)]
@@ -92,10 +92,10 @@ impl KafkaCluster {
         layout::write_properties(&places, &options.properties)?;
         let bootstrap = places.iter().map(Place::address).collect::<Vec<_>>().join(",");
         let brokers = places.into_iter().map(|place| Broker { place, running: Mutex::new(None) }).collect();
-        let cluster = Self { brokers, jars, bootstrap, _temporary: temporary };
+        let cluster = Self { brokers, jars, bootstrap, temporary };
         for broker in &cluster.brokers {
             process::format(&cluster.jars, &broker.place, CLUSTER_ID)?;
-            *broker.running() = Some(Running::spawn(&cluster.jars, &broker.place)?);
+            *broker.running() = Some(Running::spawn(&cluster.jars, &broker.place, cluster.temporary())?);
         }
         for broker in &cluster.brokers {
             broker.wait_ready(cluster.brokers.len())?;
@@ -133,7 +133,7 @@ impl KafkaCluster {
     pub fn restart(&self, broker: u16) -> Result<()> {
         let broker = self.broker(broker)?;
         *broker.running() = None;
-        *broker.running() = Some(Running::spawn(&self.jars, &broker.place)?);
+        *broker.running() = Some(Running::spawn(&self.jars, &broker.place, self.temporary())?);
         broker.wait_ready(self.brokers.iter().filter(|other| other.running().is_some()).count())
     }
 
@@ -150,6 +150,10 @@ impl KafkaCluster {
     /// The last lines of a broker's log, for messages of failed tests.
     pub fn log_tail(&self, broker: u16) -> Result<String> {
         Ok(process::log_tail(&self.broker(broker)?.place))
+    }
+
+    fn temporary(&self) -> Option<&Path> {
+        self.temporary.as_ref().map(TempDir::path)
     }
 
     fn broker(&self, id: u16) -> Result<&Broker> {
@@ -177,9 +181,9 @@ impl Broker {
 }
 
 impl Running {
-    fn spawn(jars: &std::path::Path, place: &Place) -> Result<Self> {
+    fn spawn(jars: &Path, place: &Place, temporary: Option<&Path>) -> Result<Self> {
         let mut child = process::spawn(jars, place)?;
-        match Guard::new(&child) {
+        match Guard::new(&child, temporary) {
             Ok(guard) => Ok(Self { guard, child }),
             Err(error) => {
                 let _ = child.kill();

@@ -42,11 +42,17 @@ pub(super) fn places(dir: &Path, brokers: u16, first_port: u16) -> Result<Vec<Pl
             };
             let port = match first_port {
                 0 => port,
-                first => first.checked_add(id - 1).with_context(|| format!("port {first} is too high"))?,
+                first => unused(first.checked_add(id - 1).with_context(|| format!("port {first} is too high"))?)?,
             };
             Ok(Place { id, port, controller_port, dir: dir.to_owned() })
         })
         .collect()
+}
+
+/// Another broker on that port would be taken for ours.
+fn unused(port: u16) -> Result<u16> {
+    TcpListener::bind((Ipv4Addr::LOCALHOST, port)).with_context(|| format!("port {port} is in use"))?;
+    Ok(port)
 }
 
 /// The places that [`write_properties`] once wrote to `dir`; none if it never did.
@@ -150,10 +156,17 @@ mod tests {
     #[test]
     fn what_was_written_is_read_back() {
         let dir = tempfile::tempdir().unwrap();
-        let written = places(dir.path(), 3, 9092).unwrap();
-        assert_eq!(written.iter().map(|p| p.port).collect::<Vec<_>>(), [9092, 9093, 9094]);
+        let written = places(dir.path(), 3, 0).unwrap();
         write_properties(&written, &[]).unwrap();
         assert_eq!(read_places(dir.path()).unwrap(), written);
+    }
+
+    #[test]
+    fn a_port_in_use_is_named() {
+        let taken = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+        let port = taken.local_addr().unwrap().port();
+        let error = places(Path::new("/nowhere"), 1, port).unwrap_err();
+        assert!(error.to_string().contains(&format!("port {port} is in use")), "{error}");
     }
 
     #[test]

@@ -126,21 +126,30 @@ pub(super) fn log_tail(place: &Place) -> String {
     lines[lines.len().saturating_sub(40)..].join("\n")
 }
 
-/// Kills a broker when this process dies in whatever way, SIGKILL included: a shell that waits for the end
-/// of a pipe which only this process holds.
+/// Kills a broker when this process dies in whatever way, SIGKILL included, and removes its temporary folder: a
+/// shell that waits for the end of a pipe which only this process holds. (A cluster in a `static` is never dropped.)
 #[derive(Debug)]
 pub(super) struct Guard {
     shell: Child,
     _pipe: Option<ChildStdin>,
 }
 
+/// `$1` is the broker's process, `$2` the folder or nothing. The wait is bounded, as a zombie can still be signalled.
+const GUARD: &str = r#"
+read _
+kill -9 "$1"
+for _ in 1 2 3 4 5 6 7 8 9 10; do kill -0 "$1" || break; sleep 0.2; done
+[ -z "$2" ] || rm -rf "$2"
+"#;
+
 impl Guard {
-    pub(super) fn new(child: &Child) -> Result<Self> {
+    pub(super) fn new(child: &Child, temporary: Option<&Path>) -> Result<Self> {
         use std::os::unix::process::CommandExt;
 
         let mut shell = Command::new("sh")
-            .args(["-c", "read _; kill -9 \"$1\"", "guard"])
+            .args(["-c", GUARD, "guard"])
             .arg(child.id().to_string())
+            .arg(temporary.unwrap_or(Path::new("")))
             .stdin(Stdio::piped())
             .stdout(Stdio::null())
             .stderr(Stdio::null())
@@ -155,5 +164,22 @@ impl Guard {
     pub(super) fn disarm(&mut self) {
         let _ = self.shell.kill();
         let _ = self.shell.wait();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_guard_kills_and_cleans_up_when_its_pipe_ends() {
+        let folder = tempfile::tempdir().unwrap().keep();
+        let mut broker = Command::new("sleep").arg("600").spawn().unwrap();
+        let mut guard = Guard::new(&broker, Some(&folder)).unwrap();
+        assert!(broker.try_wait().unwrap().is_none());
+        guard._pipe = None;
+        assert!(!broker.wait().unwrap().success());
+        assert!(poll(Duration::from_secs(30), || Ok(!folder.exists())).unwrap(), "the folder is still there");
+        guard.disarm();
     }
 }

@@ -5,8 +5,10 @@ use crate::finding::{Finding, Kind};
 
 const MAIL: Words = Words::new(&["mail", "correo", "^contact"]);
 /// Endings that are file types, as in `logo@2x.png`.
-const FILES: &[&str] =
-    &["png", "jpg", "jpeg", "gif", "svg", "webp", "css", "js", "ts", "json", "html", "pdf", "zip", "tgz", "gz", "tar", "map"];
+const FILES: &[&str] = &[
+    "png", "jpg", "jpeg", "gif", "svg", "webp", "css", "js", "ts", "json", "html", "pdf", "zip", "tgz", "gz", "tar",
+    "map",
+];
 
 /// Looks at the `@` at byte `at`.
 pub(crate) fn find(text: &str, at: usize, findings: &mut Vec<Finding>) {
@@ -28,7 +30,10 @@ pub(crate) fn find(text: &str, at: usize, findings: &mut Vec<Finding>) {
         return;
     }
     let after = &text[at + 1..];
-    let length = after.char_indices().find(|(i, c)| *i > 253 || !(latin(*c) || matches!(c, '.' | '-'))).map_or(after.len(), |(i, _)| i);
+    let length = after
+        .char_indices()
+        .find(|(i, c)| *i > 253 || !(latin(*c) || matches!(c, '.' | '-')))
+        .map_or(after.len(), |(i, _)| i);
     let domain = after[..length].trim_end_matches(['.', '-']);
     let end = at + 1 + domain.len();
     let labels = domain.split('.').all(|l| !l.is_empty() && l.len() <= 63 && !l.starts_with('-') && !l.ends_with('-'));
@@ -69,7 +74,8 @@ fn url_password(text: &[u8], at: usize) -> Option<Finding> {
     let colon = memchr::memchr(b':', credentials)?;
     let password = &credentials[colon + 1..];
     let plain = |b: &u8| b.is_ascii_graphic() && !matches!(b, b'/' | b'"' | b'\'' | b'<' | b'>' | b'`');
-    let placeholder = password.iter().all(|b| *b == b'*') || password.starts_with(b"${") || password.starts_with(b"[masked");
+    let placeholder =
+        password.iter().all(|b| *b == b'*') || password.starts_with(b"${") || password.starts_with(b"[masked");
     if password.is_empty() || placeholder || !credentials.iter().all(plain) {
         return None;
     }

@@ -94,7 +94,10 @@ impl Keywords {
             packed::Config::new().match_kind(packed::MatchKind::LeftmostFirst).builder().extend(&patterns).build();
         let fallback = match &searcher {
             Some(_) => None,
-            None => aho_corasick::AhoCorasick::builder().match_kind(aho_corasick::MatchKind::LeftmostFirst).build(&patterns).ok(),
+            None => aho_corasick::AhoCorasick::builder()
+                .match_kind(aho_corasick::MatchKind::LeftmostFirst)
+                .build(&patterns)
+                .ok(),
         };
         Self { searcher, fallback, meanings }
     }

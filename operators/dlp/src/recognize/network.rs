@@ -9,8 +9,23 @@ use super::{
 use crate::finding::{Finding, Kind};
 
 const VERSION: Words = Words::new(&[
-    "version", "^ver", "^v", "release", "^build", "firmware", "^rev", "section", "chapter", "upgrade", "patch", "kapitel",
-    "^oid", "driver", "clause", "abschnitt", "sdk",
+    "version",
+    "^ver",
+    "^v",
+    "release",
+    "^build",
+    "firmware",
+    "^rev",
+    "section",
+    "chapter",
+    "upgrade",
+    "patch",
+    "kapitel",
+    "^oid",
+    "driver",
+    "clause",
+    "abschnitt",
+    "sdk",
 ]);
 
 /// Four groups with dots between them.
@@ -34,7 +49,8 @@ pub(crate) fn ipv4(text: &[u8], number: &Number, findings: &mut Vec<Finding>) {
     let letter = |b: Option<u8>| b.is_some_and(|b| b.is_ascii_alphabetic());
     let named = matches!(before(1), Some(b'/' | b'-')) && before(2).is_some_and(|b| b.is_ascii_alphanumeric());
     let suffixed = matches!(after(0), Some(b'-' | b'+' | b'.')) && letter(after(1));
-    let touched = matches!(before(1), Some(b'.')) || after(0) == Some(b'.') && after(1).is_some_and(|b| b.is_ascii_digit());
+    let touched =
+        matches!(before(1), Some(b'.')) || after(0) == Some(b'.') && after(1).is_some_and(|b| b.is_ascii_digit());
     if named || suffixed || touched || Before::new(text, start).mentions(&VERSION, 14) {
         return;
     }
@@ -55,7 +71,8 @@ pub(crate) fn ipv6(text: &[u8], at: usize, findings: &mut Vec<Finding>) -> usize
         end += 1;
     }
     let whole = end;
-    while end > start && text[end - 1] == b'.' || text[start..end].ends_with(b":") && !text[start..end].ends_with(b"::") {
+    while end > start && text[end - 1] == b'.' || text[start..end].ends_with(b":") && !text[start..end].ends_with(b"::")
+    {
         end -= 1;
     }
     let free = |b: Option<&u8>| b.is_none_or(|b| !b.is_ascii_alphanumeric() && !matches!(b, b'_' | b'.' | b':'));

@@ -12,14 +12,76 @@ use super::{
 use crate::finding::{Finding, Kind};
 
 const CALL: Words = Words::new(&[
-    "phone", "^tel", "^mob", "mobile", "^cell", "^fax", "^call", "whatsapp", "^sms", "^dial", "^ring", "^text ", "hotline",
-    "telefon", "handy", "^rufnummer", "^anruf", "^erreich", "telefono", "telefone", "^celular", "^llam", "^movil", "portable",
-    "appele", "^chiama", "msisdn", "^contact", "^reach", "^bel ", "^ligue", "voicemail",
+    "phone",
+    "^tel",
+    "^mob",
+    "mobile",
+    "^cell",
+    "^fax",
+    "^call",
+    "whatsapp",
+    "^sms",
+    "^dial",
+    "^ring",
+    "^text ",
+    "hotline",
+    "telefon",
+    "handy",
+    "^rufnummer",
+    "^anruf",
+    "^erreich",
+    "telefono",
+    "telefone",
+    "^celular",
+    "^llam",
+    "^movil",
+    "portable",
+    "appele",
+    "^chiama",
+    "msisdn",
+    "^contact",
+    "^reach",
+    "^bel ",
+    "^ligue",
+    "voicemail",
 ]);
 const OTHER: Words = Words::new(&[
-    "order", "invoice", "ticket", "^id", "^ref", "^case", "^sku", "^isbn", "^part", "serial", "tracking", "account",
-    "version", "build", "commit", "^batch", "^item", "article", "bestell", "pedido", "commande", "rechnung", "factura",
-    "facture", "port", "^pid", "offset", "timestamp", "_id", "^no.", "^nr.", "^po ", "^doi", "^price", "^total", "amount",
+    "order",
+    "invoice",
+    "ticket",
+    "^id",
+    "^ref",
+    "^case",
+    "^sku",
+    "^isbn",
+    "^part",
+    "serial",
+    "tracking",
+    "account",
+    "version",
+    "build",
+    "commit",
+    "^batch",
+    "^item",
+    "article",
+    "bestell",
+    "pedido",
+    "commande",
+    "rechnung",
+    "factura",
+    "facture",
+    "port",
+    "^pid",
+    "offset",
+    "timestamp",
+    "_id",
+    "^no.",
+    "^nr.",
+    "^po ",
+    "^doi",
+    "^price",
+    "^total",
+    "amount",
 ]);
 
 /// The telephone number that begins with the number's first groups, if there is one.
@@ -77,7 +139,11 @@ type Match = (usize, usize, usize, &'static str, f32);
 fn national(text: &[u8], number: &Number, from: usize) -> Option<Match> {
     let groups = number.groups();
     let start = groups[from].start;
-    if from == 0 && start > 0 && matches!(text[start - 1], b'.' | b'$' | b'/' | b'#' | b'=' | b'-') && text[start - 1] != b'=' {
+    if from == 0
+        && start > 0
+        && matches!(text[start - 1], b'.' | b'$' | b'/' | b'#' | b'=' | b'-')
+        && text[start - 1] != b'='
+    {
         return None;
     }
     let before = Before::new(text, start);
@@ -90,8 +156,7 @@ fn national(text: &[u8], number: &Number, from: usize) -> Option<Match> {
     // North America: (AAA) EEE-SSSS, AAA-EEE-SSSS, AAA.EEE.SSSS, with or without a leading 1.
     let trunk = usize::from(groups[from].len() == 1 && number.digits(from, from) == [1] && last >= from + 3);
     let area = from + trunk;
-    if let (3, Some((3, s1)), Some((4, s2))) =
-        (groups[area].len(), shape(trunk + 1).filter(|_| true), shape(trunk + 2))
+    if let (3, Some((3, s1)), Some((4, s2))) = (groups[area].len(), shape(trunk + 1).filter(|_| true), shape(trunk + 2))
     {
         let digits = number.digits(area, area + 2);
         let valid = digits[0] >= 2 && digits[3] >= 2;
@@ -111,7 +176,12 @@ fn national(text: &[u8], number: &Number, from: usize) -> Option<Match> {
 
     // 00 and a country code.
     let whole = number.digits(from, last);
-    if whole.starts_with(&[0, 0]) && last > from && whole.len() >= 11 && whole.len() <= 17 && country_code(&whole[2..]).is_some() {
+    if whole.starts_with(&[0, 0])
+        && last > from
+        && whole.len() >= 11
+        && whole.len() <= 17
+        && country_code(&whole[2..]).is_some()
+    {
         return (!other()).then_some((from, last, outer, "phone.00", 0.85));
     }
 

@@ -108,8 +108,11 @@ pub(crate) fn jwt(text: &[u8], start: usize, findings: &mut Vec<Finding>) {
 
 /// A private key in PEM (RFC 7468) from its first line to its last, or as far as it goes.
 pub(crate) fn pem(text: &[u8], start: usize, after: usize, findings: &mut Vec<Finding>) {
-    let label_length =
-        text[after..].iter().take(48).take_while(|b| b.is_ascii_uppercase() || b.is_ascii_digit() || **b == b' ').count();
+    let label_length = text[after..]
+        .iter()
+        .take(48)
+        .take_while(|b| b.is_ascii_uppercase() || b.is_ascii_digit() || **b == b' ')
+        .count();
     let label = &text[after..after + label_length];
     let head = after + label_length;
     let private = label.ends_with(b"PRIVATE KEY") || label.ends_with(b"PRIVATE KEY BLOCK");

@@ -105,9 +105,13 @@ fn names_value(name: &[u8], sense: Sense) -> bool {
     let name = &folded[..length];
     let ends = |endings: &[&str]| endings.iter().any(|ending| name.ends_with(ending.as_bytes()));
     match sense {
-        Sense::Password => ends(&["password", "passwd", "passwort", "pwd", "passphrase", "hash", "passw", "wachtwoord"])
-            || ends(&["contrase", "passe", "senha", "hasło", "word"]),
-        Sense::Secret => ends(&["secret", "key", "credential", "credentials", "value", "token"]) && !ends(&["publickey"]),
+        Sense::Password => {
+            ends(&["password", "passwd", "passwort", "pwd", "passphrase", "hash", "passw", "wachtwoord"])
+                || ends(&["contrase", "passe", "senha", "hasło", "word"])
+        }
+        Sense::Secret => {
+            ends(&["secret", "key", "credential", "credentials", "value", "token"]) && !ends(&["publickey"])
+        }
         Sense::Token => ends(&["token"]),
         Sense::Authorization => true,
     }
@@ -122,16 +126,26 @@ fn take(text: &[u8], name: &[u8], sense: Sense, value: Value, findings: &mut Vec
     let secret = match sense {
         Sense::Password if value.quoted => true,
         Sense::Password => word.len() >= 6 && mix.classes() >= 2 && (mix.digits > 0 || mix.symbols > 0),
-        Sense::Secret => word.len() >= 8 && !word.contains(&b' ') && mix.classes() >= 2 && mix.digits > 0 && entropy::bits(word) >= 2.5,
+        Sense::Secret => {
+            word.len() >= 8
+                && !word.contains(&b' ')
+                && mix.classes() >= 2
+                && mix.digits > 0
+                && entropy::bits(word) >= 2.5
+        }
         Sense::Token => {
-            word.len() >= 12 && !word.contains(&b' ') && !entropy::is_uuid(word) && (is_random(word) || mix.hex && mix.lower + mix.upper > 0)
+            word.len() >= 12
+                && !word.contains(&b' ')
+                && !entropy::is_uuid(word)
+                && (is_random(word) || mix.hex && mix.lower + mix.upper > 0)
         }
         Sense::Authorization => return authorization(text, value, findings),
     };
     if !secret {
         return;
     }
-    let aws = word.len() == 40 && mix.symbols <= 6 && memchr::memmem::find(&name.to_ascii_lowercase(), b"access").is_some();
+    let aws =
+        word.len() == 40 && mix.symbols <= 6 && memchr::memmem::find(&name.to_ascii_lowercase(), b"access").is_some();
     let (kind, rule) = if aws { (Kind::CloudKey, "key.aws_secret") } else { (Kind::Secret, "secret.assigned") };
     findings.push(Finding::new(kind, rule, value.start, value.end, 0.9));
 }
@@ -139,7 +153,9 @@ fn take(text: &[u8], name: &[u8], sense: Sense, value: Value, findings: &mut Vec
 /// `Authorization: Basic dXNlcjpwYXNz`.
 fn authorization(text: &[u8], value: Value, findings: &mut Vec<Finding>) {
     let rest = &text[value.start..];
-    let Some(scheme) = [&b"Basic "[..], b"basic ", b"token ", b"Token ", b"ApiKey "].into_iter().find(|s| rest.starts_with(s)) else {
+    let Some(scheme) =
+        [&b"Basic "[..], b"basic ", b"token ", b"Token ", b"ApiKey "].into_iter().find(|s| rest.starts_with(s))
+    else {
         return;
     };
     let start = value.start + scheme.len();
@@ -178,7 +194,9 @@ fn words(text: &[u8], from: usize, to: usize, sense: Sense, findings: &mut Vec<F
         let (start, stop) = trimmed(text, at, end);
         let word = &text[start..stop.max(start)];
         let uuid = entropy::is_uuid(word);
-        let dotted = memchr::memmem::find(word, b"://").is_some() || word.starts_with(b"/") || word.contains(&b'@') && word.contains(&b'.');
+        let dotted = memchr::memmem::find(word, b"://").is_some()
+            || word.starts_with(b"/")
+            || word.contains(&b'@') && word.contains(&b'.');
         let sentence = word.contains(&b'=') && !word.ends_with(b"=");
         if word.len() < 257 && !uuid && !dotted && !sentence && is_random(word) && !is_placeholder(word) {
             let confidence = if sense == Sense::Token { 0.75 } else { 0.8 };
@@ -191,7 +209,11 @@ fn words(text: &[u8], from: usize, to: usize, sense: Sense, findings: &mut Vec<F
 }
 
 fn in_value(byte: u8) -> bool {
-    byte.is_ascii_graphic() && !matches!(byte, b'"' | b'\'' | b'`' | b'<' | b'>' | b'(' | b')' | b'[' | b']' | b'{' | b'}' | b',' | b';' | b'\\' | b'|')
+    byte.is_ascii_graphic()
+        && !matches!(
+            byte,
+            b'"' | b'\'' | b'`' | b'<' | b'>' | b'(' | b')' | b'[' | b']' | b'{' | b'}' | b',' | b';' | b'\\' | b'|'
+        )
 }
 
 /// A word without the punctuation of its sentence.
@@ -213,8 +235,19 @@ fn is_ours(word: &[u8]) -> bool {
 /// Values that stand for a secret and are none.
 fn is_placeholder(word: &[u8]) -> bool {
     const WORDS: [&[u8]; 13] = [
-        b"null", b"none", b"true", b"false", b"undefined", b"redacted", b"masked", b"required", b"empty", b"changeme",
-        b"nil", b"n/a", b"hidden",
+        b"null",
+        b"none",
+        b"true",
+        b"false",
+        b"undefined",
+        b"redacted",
+        b"masked",
+        b"required",
+        b"empty",
+        b"changeme",
+        b"nil",
+        b"n/a",
+        b"hidden",
     ];
     let same = word.iter().all(|b| *b == word[0]);
     let bare = word.trim_ascii();

@@ -6,9 +6,11 @@ use super::{
 };
 use crate::finding::{Finding, Kind};
 
-const SSN: Words = Words::new(&["^ssn", "_ssn", "ssn", "social sec", "socialsec", "social_sec", "soc sec", "tax id", "taxpayer"]);
-const OTHER: Words =
-    Words::new(&["order", "invoice", "ticket", "^sku", "^part", "serial", "tracking", "^ref", "batch", "^isbn", "catalog"]);
+const SSN: Words =
+    Words::new(&["^ssn", "_ssn", "ssn", "social sec", "socialsec", "social_sec", "soc sec", "tax id", "taxpayer"]);
+const OTHER: Words = Words::new(&[
+    "order", "invoice", "ticket", "^sku", "^part", "serial", "tracking", "^ref", "batch", "^isbn", "catalog",
+]);
 
 pub(crate) fn find(text: &[u8], number: &Number, findings: &mut Vec<Finding>) {
     let groups = number.groups();
@@ -41,7 +43,8 @@ fn alone(text: &[u8], number: &Number, from: usize, more: usize) -> bool {
     let separator = if more == 0 { b'-' } else { groups[from + 1].separator };
     let before = from == 0 || groups[from].separator != separator;
     let after = groups.get(from + more + 1).is_none_or(|g| g.separator != separator);
-    let edge = |at: Option<usize>| at.and_then(|at| text.get(at)).is_none_or(|b| !matches!(b, b'-' | b'.' | b'/' | b'+'));
+    let edge =
+        |at: Option<usize>| at.and_then(|at| text.get(at)).is_none_or(|b| !matches!(b, b'-' | b'.' | b'/' | b'+'));
     let start = edge(groups[from].start.checked_sub(1));
     let end = groups[from + more].end;
     let next = text.get(end + 1).is_some_and(|b| b.is_ascii_alphanumeric());

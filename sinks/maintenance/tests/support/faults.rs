@@ -2,10 +2,7 @@
 
 use std::{
     fmt,
-    sync::{
-        Arc,
-        atomic::{AtomicUsize, Ordering},
-    },
+    sync::{Arc, Mutex},
 };
 
 use async_trait::async_trait;
@@ -34,7 +31,7 @@ pub enum Fault {
 #[derive(Debug)]
 pub struct Faults {
     fault: Fault,
-    writes: AtomicUsize,
+    writes: Mutex<Vec<String>>,
     death: Notify,
 }
 
@@ -46,12 +43,12 @@ enum Verdict {
 
 impl Faults {
     pub fn new(fault: Fault) -> Arc<Self> {
-        Arc::new(Self { fault, writes: AtomicUsize::new(0), death: Notify::new() })
+        Arc::new(Self { fault, writes: Mutex::default(), death: Notify::new() })
     }
 
-    /// Writes tried so far.
-    pub fn writes(&self) -> usize {
-        self.writes.load(Ordering::SeqCst)
+    /// Paths of the writes tried so far.
+    pub fn writes(&self) -> Vec<String> {
+        self.writes.lock().unwrap().clone()
     }
 
     /// Runs the work until it ends or its process dies: then it is dropped where it stands.
@@ -68,8 +65,10 @@ impl Faults {
         storage.clone().map_store(|inner| Arc::new(Faulty { inner, faults: self.clone() }))
     }
 
-    fn judge(&self) -> Verdict {
-        let n = self.writes.fetch_add(1, Ordering::SeqCst);
+    fn judge(&self, path: &Path) -> Verdict {
+        let mut writes = self.writes.lock().unwrap();
+        let n = writes.len();
+        writes.push(path.to_string());
         match self.fault {
             Fault::DieAfter(last) if n >= last => {
                 self.death.notify_one();
@@ -101,7 +100,7 @@ fn broken() -> object_store::Error {
 #[async_trait]
 impl ObjectStore for Faulty {
     async fn put_opts(&self, location: &Path, payload: PutPayload, opts: PutOptions) -> Result<PutResult> {
-        match self.faults.judge() {
+        match self.faults.judge(location) {
             Verdict::Fail => Err(broken()),
             Verdict::Do => self.inner.put_opts(location, payload, opts).await,
             Verdict::DoAndFail => {
@@ -112,7 +111,7 @@ impl ObjectStore for Faulty {
     }
 
     async fn put_multipart_opts(&self, location: &Path, opts: PutMultipartOptions) -> Result<Box<dyn MultipartUpload>> {
-        match self.faults.judge() {
+        match self.faults.judge(location) {
             Verdict::Do => self.inner.put_multipart_opts(location, opts).await,
             _ => Err(broken()),
         }
@@ -128,7 +127,7 @@ impl ObjectStore for Faulty {
             let (inner, faults) = (inner.clone(), faults.clone());
             async move {
                 let location = location?;
-                let verdict = faults.judge();
+                let verdict = faults.judge(&location);
                 if matches!(verdict, Verdict::Fail) {
                     return Err(broken());
                 }
@@ -152,7 +151,7 @@ impl ObjectStore for Faulty {
     }
 
     async fn copy_opts(&self, from: &Path, to: &Path, options: CopyOptions) -> Result<()> {
-        match self.faults.judge() {
+        match self.faults.judge(to) {
             Verdict::Fail => Err(broken()),
             Verdict::Do => self.inner.copy_opts(from, to, options).await,
             Verdict::DoAndFail => {

@@ -117,7 +117,7 @@ pub fn eager() -> MaintenanceConfig {
          every_commits = 5
          [log_cleanup]
          retention = '0s'
-         keep_versions = 40
+         keep_versions = 20
          force = true
          [compaction]
          min_age = '0s'
