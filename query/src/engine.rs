@@ -55,8 +55,8 @@ pub enum EngineError {
     #[error("region {0:?} has no storage")]
     MissingStorage(String),
     /// An archive cannot be opened.
-    #[error(transparent)]
-    Storage(#[from] StorageError),
+    #[error("{0}")]
+    Storage(#[source] Box<StorageError>),
     /// The spill folder or the like cannot be used.
     #[error("query runtime: {0}")]
     Runtime(#[from] datafusion::error::DataFusionError),
@@ -94,7 +94,9 @@ impl QueryEngine {
             let root = |archive, storage| {
                 Arc::new(Root::new(Arc::from(name.as_str()), archive, storage, &runtime, &session_config))
             };
-            let archive = Storage::archive_of(region)?.map(|storage| root(true, storage));
+            let archive = Storage::archive_of(region)
+                .map_err(|e| EngineError::Storage(Box::new(e)))?
+                .map(|storage| root(true, storage));
             regions.insert(name.clone(), RegionRoots { hot: root(false, hot.clone()), archive });
         }
         let mut session = SessionStateBuilder::new()

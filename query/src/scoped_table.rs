@@ -75,7 +75,7 @@ impl ScopedTable {
 
     async fn part(&self, pinned: &Pinned, projected: &SchemaRef, filters: &[Expr]) -> Result<Arc<dyn ExecutionPlan>> {
         let config = DeltaScanConfig::new().with_wrap_partition_values(false).with_parquet_pushdown(false);
-        let snapshot = pinned.table.snapshot().map_err(deltalake::DeltaTableError::from)?.snapshot().clone();
+        let snapshot = pinned.table.snapshot()?.snapshot().clone();
         let session = &pinned.root.session;
         pinned.table.update_datafusion_session(session)?;
         let mut scan = DeltaScanNext::new(snapshot, config)?;

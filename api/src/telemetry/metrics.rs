@@ -19,7 +19,7 @@ pub fn install() -> Result<PrometheusHandle> {
         .set_buckets_for_metric(Matcher::Suffix("_seconds".to_owned()), &SECONDS)
         .and_then(|builder| builder.install_recorder())
         .context("installing the metrics recorder")?;
-    metrics::describe_gauge!("process_resident_memory_bytes", metrics::Unit::Bytes, "Memory the process holds in RAM");
+    describe();
     metrics::gauge!("companyos_build_info", "version" => env!("CARGO_PKG_VERSION")).set(1.0);
     let upkeep = handle.clone();
     tokio::spawn(async move {
@@ -30,6 +30,24 @@ pub fn install() -> Result<PrometheusHandle> {
         }
     });
     Ok(handle)
+}
+
+/// Says what the engine's metrics mean; the gateway describes its own.
+fn describe() {
+    use metrics::{Unit, describe_counter, describe_gauge, describe_histogram};
+    describe_gauge!("process_resident_memory_bytes", Unit::Bytes, "Memory the process holds in RAM");
+    describe_gauge!("companyos_source_lag_records", "Records in Kafka that are not read yet, by topic and partition");
+    describe_gauge!("companyos_checkpoint_age_seconds", Unit::Seconds, "How long the open epoch has been waiting");
+    describe_counter!("companyos_events_in_total", "Events decoded, by pipeline");
+    describe_counter!("companyos_bytes_in_total", Unit::Bytes, "Bytes of records read, by pipeline");
+    describe_counter!("companyos_events_out_total", "Rows committed, by table and region");
+    describe_counter!("companyos_bytes_out_total", Unit::Bytes, "Bytes of files committed, by table and region");
+    describe_counter!("companyos_duplicates_total", "Events dropped because their id was there already");
+    describe_counter!("companyos_quarantined_total", "Events refused, by pipeline and reason");
+    describe_counter!("companyos_commit_failures_total", "Commits that had to be tried again, by table");
+    describe_counter!("companyos_delta_fenced_total", "Commits left out because another worker had the partition");
+    describe_histogram!("companyos_commit_seconds", Unit::Seconds, "From an epoch's first record to its commit");
+    describe_histogram!("companyos_decode_seconds", Unit::Seconds, "Time a batch spends in the operators");
 }
 
 /// The text of /metrics, with the process's memory as of now.

@@ -1,6 +1,6 @@
 //! Chaos: known events through a real Kafka and real workers into Delta tables, while workers are
-//! killed, paused and moved, the broker crashes and the store fails; after every round each event
-//! must be stored exactly once.
+//! killed, paused and moved, the broker crashes and the store fails, and maintenance compacts what
+//! they write; after every round each event must be stored exactly once.
 //!
 //! ```sh
 //! cargo run --release --package companyos-chaos -- run --rounds 50

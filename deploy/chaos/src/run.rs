@@ -2,13 +2,14 @@
 
 use std::{
     collections::{BTreeMap, HashMap, HashSet},
-    path::PathBuf,
+    path::{Path, PathBuf},
     sync::Arc,
     time::{Duration, Instant},
 };
 
 use anyhow::{Context, Result, bail};
 use clap::Args;
+use companyos_maintenance::{MaintenanceConfig, Maintainer, RegionStorage};
 use rdkafka::{
     ClientConfig,
     admin::{AdminClient, AdminOptions, NewTopic, TopicReplication},
@@ -118,6 +119,18 @@ async fn rounds(options: Options, seed: u64, data: PathBuf) -> Result<()> {
     Ok(())
 }
 
+/// Compacts and checkpoints beside the writers for as long as the process lives.
+fn maintain(data: &Path) -> Result<()> {
+    let mut config = MaintenanceConfig::default();
+    config.compaction.interval = Duration::from_secs(2);
+    config.compaction.min_age = Duration::from_secs(1);
+    config.checkpoint.interval = Duration::from_secs(2);
+    config.checkpoint.every_commits = 20;
+    let maintainer = Maintainer::new(config, RegionStorage::open_all(&tenancy(data)?)?)?;
+    tokio::spawn(async move { maintainer.run(std::future::pending()).await });
+    Ok(())
+}
+
 impl Run {
     async fn prepare(options: &Options, seed: u64, data: PathBuf) -> Result<Self> {
         let cluster = tokio::task::spawn_blocking(|| KafkaCluster::start(KafkaOptions::default())).await??;
@@ -135,6 +148,7 @@ impl Run {
         for _ in 0..options.workers.max(1) {
             fleet.start()?;
         }
+        maintain(&data)?;
         Ok(Self {
             tables: Tables::open(&tenancy(&data)?)?,
             ledger: Ledger::new(&bootstrap, TOPIC, seed)?,

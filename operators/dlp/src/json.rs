@@ -326,7 +326,8 @@ impl<'r> Pass<'_, '_, 'r> {
             // The key gives a value its context, as it does where there are no escapes.
             let key = self.stack.last().filter(|f| f.object).map(|f| f.key.as_str()).unwrap_or_default();
             let context = format!("\"{key}\":\"");
-            let plain = decoded.replace('"', "'");
+            // Of the same length, without what would end the quoted value.
+            let plain = decoded.replace(['"', '\\'], "'").replace('\n', " ");
             let mut findings = Vec::new();
             Scanner::new().scan_into(&format!("{context}{plain}\""), &mut findings);
             findings.retain(|f| f.end > context.len());

@@ -90,7 +90,7 @@ pub async fn write_rows(
 
 enum Sink<'a, W: Write + Send> {
     Table { batches: Vec<RecordBatch>, out: &'a mut W },
-    Encoded { encoder: Encoder, buffer: Vec<u8>, out: &'a mut W },
+    Encoded { encoder: Box<Encoder>, buffer: Vec<u8>, out: &'a mut W },
     Parquet(Box<ArrowWriter<&'a mut W>>),
 }
 
@@ -111,7 +111,7 @@ impl<'a, W: Write + Send> Sink<'a, W> {
             OutputFormat::Csv => Format::Csv,
             OutputFormat::Arrow => Format::Arrow,
         };
-        let (mut encoder, mut buffer) = (Encoder::new(wire, &result.schema)?, Vec::new());
+        let (mut encoder, mut buffer) = (Box::new(Encoder::new(wire, &result.schema)?), Vec::new());
         encoder.begin(&result.versions, &mut buffer)?;
         Ok(Self::Encoded { encoder, buffer, out })
     }

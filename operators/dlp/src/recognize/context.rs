@@ -10,7 +10,8 @@ pub(crate) struct Before {
     from: usize,
 }
 
-/// A set of words; one that starts with `^` counts only at the beginning of a word.
+/// A set of words; one that starts with `^` counts only at the beginning of a word, one that ends
+/// with `$` only at the end of one.
 pub(crate) struct Words {
     words: &'static [&'static str],
     /// First letters, one bit each, to pass over most positions without comparing.
@@ -31,12 +32,13 @@ impl Words {
     }
 
     fn begins(&self, text: &[u8], at: usize) -> bool {
-        self.words.iter().any(|word| match word.strip_prefix('^') {
-            Some(word) => {
-                let free = at == 0 || !text[at - 1].is_ascii_alphabetic();
-                free && text[at..].starts_with(word.as_bytes())
-            }
-            None => text[at..].starts_with(word.as_bytes()),
+        self.words.iter().any(|word| {
+            let (word, open) = word.strip_prefix('^').map_or((*word, true), |word| (word, false));
+            let (word, endless) = word.strip_suffix('$').map_or((word, true), |word| (word, false));
+            let letter = |at: Option<usize>| at.and_then(|at| text.get(at)).is_some_and(u8::is_ascii_alphabetic);
+            text[at..].starts_with(word.as_bytes())
+                && (open || !letter(at.checked_sub(1)))
+                && (endless || !letter(Some(at + word.len())))
         })
     }
 }

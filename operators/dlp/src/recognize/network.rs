@@ -10,22 +10,22 @@ use crate::finding::{Finding, Kind};
 
 const VERSION: Words = Words::new(&[
     "version",
-    "^ver",
-    "^v",
+    "^ver$",
+    "^v$",
     "release",
-    "^build",
+    "^build$",
     "firmware",
-    "^rev",
-    "section",
-    "chapter",
+    "^rev$",
+    "section$",
+    "chapter$",
     "upgrade",
-    "patch",
+    "patch$",
     "kapitel",
-    "^oid",
-    "driver",
+    "^oid$",
+    "driver$",
     "clause",
     "abschnitt",
-    "sdk",
+    "sdk$",
 ]);
 
 /// Four groups with dots between them.

@@ -9,7 +9,7 @@ use crate::finding::{Finding, Kind};
 const SSN: Words =
     Words::new(&["^ssn", "_ssn", "ssn", "social sec", "socialsec", "social_sec", "soc sec", "tax id", "taxpayer"]);
 const OTHER: Words = Words::new(&[
-    "order", "invoice", "ticket", "^sku", "^part", "serial", "tracking", "^ref", "batch", "^isbn", "catalog",
+    "^order", "invoice", "ticket", "^sku", "^part$", "serial", "tracking", "^ref$", "batch", "^isbn", "catalog",
 ]);
 
 pub(crate) fn find(text: &[u8], number: &Number, findings: &mut Vec<Finding>) {

@@ -16,9 +16,12 @@ use rdkafka::{
 
 use crate::target::{DEADLINE, PARTITIONS, config, create_topic, eventually, producer, send_numbers};
 
-/// What the group told a member: partitions gained (+) and lost (-), in order.
+/// Gained (+) or lost (-), and which.
+type Change = (char, Vec<i32>);
+
+/// What the group told a member about partitions, in order.
 #[derive(Clone, Default)]
-struct Log(Arc<Mutex<Vec<(char, Vec<i32>)>>>);
+struct Log(Arc<Mutex<Vec<Change>>>);
 
 impl Log {
     fn note(&self, sign: char, partitions: &TopicPartitionList) {

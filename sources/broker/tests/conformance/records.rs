@@ -47,10 +47,11 @@ pub async fn every_codec_is_read_back(brokers: &str) {
         let values: Vec<String> =
             (0..200).map(|i| format!("{{\"event\":{i},\"text\":\"{}\"}}", "again ".repeat(40))).collect();
         let sending = values.iter().map(|value| {
-            producer.send_result(FutureRecord::<[u8], [u8]>::to(&topic).partition(0).payload(value.as_bytes()))
+            let record = FutureRecord::<[u8], [u8]>::to(&topic).partition(0).payload(value.as_bytes());
+            producer.send_result(record).map_err(|(error, _)| error).unwrap()
         });
         for delivery in sending.collect::<Vec<_>>() {
-            delivery.map_err(|(error, _)| error).unwrap().await.unwrap().map_err(|(error, _)| error).unwrap();
+            delivery.await.unwrap().map_err(|(error, _)| error).unwrap();
         }
         let found = read(brokers, &topic, 1, Offset::Beginning).await;
         let texts: Vec<&[u8]> = found[&0].iter().map(|message| message.payload().unwrap()).collect();

@@ -18,7 +18,7 @@ pub const PARTITIONS: i32 = 4;
 pub const DEADLINE: Duration = Duration::from_secs(60);
 
 pub enum Target {
-    Embedded { broker: Option<EmbeddedBroker>, options: BrokerOptions },
+    Embedded { broker: Option<Box<EmbeddedBroker>>, options: BrokerOptions },
     Kafka(Arc<KafkaCluster>),
 }
 
@@ -36,7 +36,7 @@ impl Target {
         let mut options = BrokerOptions { storage, ..BrokerOptions::default() };
         let broker = EmbeddedBroker::start(options.clone()).await.unwrap();
         options.listen = broker.bootstrap().parse().unwrap();
-        Self::Embedded { broker: Some(broker), options }
+        Self::Embedded { broker: Some(Box::new(broker)), options }
     }
 
     pub async fn kafka() -> Self {
@@ -62,7 +62,9 @@ impl Target {
     /// Up again on the same data and port.
     pub async fn start(&mut self) {
         match self {
-            Self::Embedded { broker, options } => *broker = Some(EmbeddedBroker::start(options.clone()).await.unwrap()),
+            Self::Embedded { broker, options } => {
+                *broker = Some(Box::new(EmbeddedBroker::start(options.clone()).await.unwrap()));
+            }
             Self::Kafka(cluster) => {
                 let cluster = Arc::clone(cluster);
                 tokio::task::spawn_blocking(move || cluster.restart(1)).await.unwrap().unwrap();

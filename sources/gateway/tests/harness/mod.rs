@@ -71,7 +71,7 @@ pub async fn start(brokers: i32, adjust: impl FnOnce(&mut GatewayConfig, &mut Pr
     Harness { cluster, gateway, url, client: reqwest::Client::new(), stop, server }
 }
 
-fn tenancy() -> Tenancy {
+pub fn tenancy() -> Tenancy {
     toml::from_str(
         r#"
         home_region = "eu"
@@ -90,7 +90,7 @@ fn tenancy() -> Tenancy {
     .unwrap()
 }
 
-fn tokens() -> TokenRegistry {
+pub fn tokens() -> TokenRegistry {
     let grant = |token: &str, tenant: &str, envs: Option<&str>, permission| TokenGrant {
         id: format!("{token}-id"),
         sha256: token_digest(token),
