@@ -246,3 +246,113 @@ impl Masker {
         redact_masked(text)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use companyos_dlp::DlpConfig;
+
+    use super::*;
+    use crate::{ChainConfig, ChainOutput, DecodeConfig, DedupConfig, PartitionChain, Record, Route};
+
+    const POLICY: &str = r#"
+        [classifications.sensitive]
+        us_ssn = "quarantine"
+        [tenants.alpha.actions]
+        iban = "drop"
+        [tenants.alpha]
+        fields = [{ path = "payload.name", action = "mask" }]
+        [keys]
+        active = 3
+        ring = [{ version = 3, secret = "a-key-for-tests-that-is-long-enough-0001" }]
+    "#;
+
+    fn event(id: &str, class: &str, user: &str, payload: &str) -> String {
+        format!(
+            r#"{{"event_id":"{id}","occurred_at":"2026-03-04T10:11:12Z","tenant":"alpha","env":"prod","region":"eu-west-1","user_id":"{user}","kind":"incident","service":"ann@example.com","pii_classification":"{class}","payload":{payload}}}"#
+        )
+    }
+
+    /// The events through a whole chain; ops events, for they need no payload hash.
+    fn run(policy: &str, events: &[(String, Option<&str>)]) -> ChainOutput {
+        let tenancy = toml::from_str(
+            r#"
+            home_region = "eu-west-1"
+            [regions.eu-west-1]
+            storage = "memory:///eu"
+            [tenants.alpha]
+            environments = ["prod"]
+            regions = ["eu-west-1"]
+            "#,
+        )
+        .unwrap();
+        let config: DlpConfig = toml::from_str(policy).unwrap();
+        let chain = ChainConfig {
+            stream: Stream::OpsEvents,
+            topic: "ops".into(),
+            partition: 0,
+            decode: DecodeConfig::default(),
+            dedup: DedupConfig::default(),
+        };
+        let redactor = Arc::new(Redactor::new(&config).unwrap());
+        let mut chain = PartitionChain::new(chain, Arc::new(tenancy), Some(redactor), None);
+        for (offset, (event, waive)) in events.iter().enumerate() {
+            let mut record = Record { offset: offset as i64, payload: Some(event.as_bytes()), ..Record::default() };
+            record.headers.waive = *waive;
+            chain.push(&record, 1_772_619_072_000_000);
+        }
+        chain.flush().unwrap()
+    }
+
+    fn column<'o>(output: &'o ChainOutput, name: &'static str) -> &'o StringArray {
+        crate::epoch::column(output.rows.as_ref().unwrap(), name).unwrap()
+    }
+
+    fn kept(output: &ChainOutput) -> Vec<u32> {
+        output.routes.iter().flat_map(|(_, rows): &(Route, Vec<u32>)| rows.clone()).collect()
+    }
+
+    #[test]
+    fn rewrites_columns_names_the_rules_and_refuses_rows() {
+        let output = run(
+            POLICY,
+            &[
+                (event("ann@example.com", "none", "u-1", r#"{"n":1}"#), None),
+                (event("e1", "none", "Ann@Example.com", r#"{"name":"Ann","b":"DE89370400440532013000","n":1}"#), None),
+                (event("e2", "sensitive", "u-1", r#"{"t":"it is 536-90-4399"}"#), None),
+                (event("e3", "sensitive", "u-1", r#"{"t":"it is 536-90-4399"}"#), Some("us_ssn.format")),
+            ],
+        );
+        assert_eq!(kept(&output), [0, 1, 3]);
+        // The id is what rows are joined and deduplicated by; nothing may change it.
+        assert_eq!(column(&output, "event_id").value(0), "ann@example.com");
+        let service = column(&output, "service");
+        assert!(service.value(0).starts_with("tok_email_3_"), "{}", service.value(0));
+        assert_eq!(column(&output, "user_id").value(0), "u-1");
+        assert_eq!(column(&output, "user_id").value(1), service.value(0), "one address has one token in all columns");
+        assert_eq!(column(&output, "payload").value(1), r#"{"name":"[masked:value]","n":1}"#);
+        assert_eq!(column(&output, "payload").value(3), r#"{"t":"it is 536-90-4399"}"#, "the rule was waived");
+        let rules = column(&output, DLP_RULES);
+        assert_eq!(rules.value(0), "email.address");
+        assert_eq!(rules.value(1), "email.address,field:payload.name,iban.mod97");
+        assert_eq!(output.stats.quarantined.get(&Reason::DlpPolicy), Some(&1));
+        assert_eq!(output.stats.dlp.get(&(Arc::from("iban.mod97"), "drop")), Some(&1));
+        let (_, quarantine) = &output.quarantine[0];
+        let text = |name| crate::epoch::column::<StringArray>(quarantine, name).unwrap().value(0).to_owned();
+        assert_eq!(
+            (text("reason"), text("rule"), text("field")),
+            ("dlp_policy".into(), "us_ssn.format".into(), "payload".into())
+        );
+        assert!(text("payload").contains(r#"{"t":"it is [masked:us_ssn]"}"#), "{}", text("payload"));
+        assert!(!text("detail").contains("536"));
+    }
+
+    #[test]
+    fn leaves_clean_rows_and_a_disabled_policy_alone() {
+        let clean = event("e1", "none", "u-1", r#"{"n":1}"#).replace("ann@example.com", "web");
+        let output = run("", &[(clean, None)]);
+        assert!(column(&output, DLP_RULES).is_null(0));
+        let output = run("enabled = false", &[(event("e1", "none", "a@b.co", "{}"), None)]);
+        assert_eq!(column(&output, "user_id").value(0), "a@b.co");
+        assert!(output.stats.dlp.is_empty());
+    }
+}

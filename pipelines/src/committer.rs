@@ -107,7 +107,13 @@ impl Committer {
         let (lost, kept): (Vec<EpochPart>, Vec<EpochPart>) =
             epoch.parts.into_iter().partition(|part| fenced.contains(&app_id(&self.pipeline, &part.partition)));
         Ok(Outcome {
-            committed: kept.into_iter().map(|part| (part.partition, part.last)).collect(),
+            committed: kept
+                .into_iter()
+                .map(|part| {
+                    part.traces.committed(&part.outputs);
+                    (part.partition, part.last)
+                })
+                .collect(),
             fenced: lost.into_iter().map(|part| part.partition).collect(),
             fatal: None,
         })

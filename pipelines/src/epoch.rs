@@ -5,6 +5,8 @@ use std::{sync::Arc, time::Instant};
 use companyos_operators::ChainOutput;
 use companyos_source_kafka::TopicPartition;
 
+use crate::traces::Traces;
+
 /// Everything a committer needs to make an epoch durable.
 #[derive(Debug)]
 pub(crate) struct Epoch {
@@ -25,6 +27,8 @@ pub(crate) struct EpochPart {
     pub last: i64,
     /// What its chain put out.
     pub outputs: Vec<ChainOutput>,
+    /// Spans of its traced records.
+    pub traces: Traces,
 }
 
 /// What became of an epoch.

@@ -26,6 +26,7 @@ mod quarantine_topic;
 mod spec;
 mod stats;
 mod tables;
+mod traces;
 mod worker;
 
 pub use config::WorkerConfig;

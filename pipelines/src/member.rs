@@ -21,6 +21,7 @@ use crate::{
     headers::record_headers,
     health::WorkerHealth,
     stats::Counters,
+    traces::Traces,
 };
 
 /// Why a member ends.
@@ -58,10 +59,12 @@ struct Task {
     /// Last offset pushed since the epoch began.
     last: Option<i64>,
     outputs: Vec<ChainOutput>,
+    traces: Traces,
 }
 
 pub(crate) struct Member {
     name: String,
+    pipeline: String,
     source: KafkaSource,
     assignments: Arc<Assignments>,
     commands: mpsc::Sender<Command>,
@@ -93,6 +96,7 @@ impl Member {
         health.joined(&name);
         Self {
             name,
+            pipeline: pipeline.to_owned(),
             source,
             assignments,
             commands,
@@ -150,6 +154,9 @@ impl Member {
             self.current = index;
             let task = &mut self.tasks[index];
             let headers = record_headers(&record);
+            if let Some(traceparent) = headers.traceparent {
+                task.traces.record(&self.pipeline, &task.partition, record.offset(), traceparent);
+            }
             task.chain.push(
                 &Record {
                     offset: record.offset(),
@@ -191,7 +198,8 @@ impl Member {
             .filter_map(|task| {
                 let last = task.last.take()?;
                 let outputs = std::mem::take(&mut task.outputs);
-                Some(EpochPart { partition: task.partition.clone(), last, outputs })
+                let traces = std::mem::take(&mut task.traces);
+                Some(EpochPart { partition: task.partition.clone(), last, outputs, traces })
             })
             .collect();
         let started = self.epoch_started.take().unwrap_or_else(Instant::now);
@@ -289,7 +297,7 @@ fn apply(tasks: &mut Vec<Task>, changes: Vec<Change>) {
         match change {
             Change::Run { partition, chain } => {
                 tasks.retain(|t| t.partition != partition);
-                tasks.push(Task { partition, chain, last: None, outputs: Vec::new() });
+                tasks.push(Task { partition, chain, last: None, outputs: Vec::new(), traces: Traces::default() });
             }
             Change::Drop { partition } => tasks.retain(|t| t.partition != partition),
         }

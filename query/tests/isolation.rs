@@ -29,6 +29,7 @@ struct Attack {
     sql: String,
 }
 
+#[allow(clippy::unwrap_used)]
 fn attacks() -> Vec<Attack> {
     let blocks = include_str!("adversarial.sql").split("\n--: ").skip(1);
     blocks

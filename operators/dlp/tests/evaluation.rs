@@ -261,7 +261,7 @@ impl Maker {
             10 => format!("left-pad@{}.{}.{}", self.below(9), self.below(20), self.below(30)),
             11 => format!("nginx/{}.{}.{}.{}", self.below(9), self.below(20), self.below(30), self.below(9)),
             12 => format!("9{}-{}-{}", self.digits(2), self.digits(2), self.digits(4)),
-            13 => format!("DE{}{}", self.between(10, 96), "370400440532013009"),
+            13 => format!("DE{}{}", self.between(41, 96), "370400440532013009"),
             14 => format!(
                 "{}:{}:{} {}:{}",
                 self.between(10, 23),

@@ -39,15 +39,14 @@ async fn load(storage: &Storage) -> DeltaTable {
 #[tokio::test(flavor = "multi_thread")]
 async fn retention_follows_the_rule_of_each_region_stream_and_tenant() {
     let worlds = [World::new("eu"), World::new("us")];
-    let mut config = MaintenanceConfig::default();
-    config.retention = toml::from_str(
-        "[[rules]]
+    let config: MaintenanceConfig = toml::from_str(
+        "[[retention.rules]]
          table = 'security_signals'
          retention_days = 1
-         [[rules]]
+         [[retention.rules]]
          region = 'eu'
          retention_days = 20
-         [[rules]]
+         [[retention.rules]]
          region = 'eu'
          table = 'product_events'
          tenant = 'beta'

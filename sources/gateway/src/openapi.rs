@@ -32,6 +32,8 @@ fn event_schema(stream: Stream) -> Value {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+
     use super::*;
 
     fn references(value: &Value, found: &mut Vec<String>) {
@@ -62,5 +64,29 @@ mod tests {
             let names = document.pointer("/components/parameters/Stream/schema/enum").unwrap().as_array().unwrap();
             assert!(names.iter().any(|n| n == stream.name()), "{stream}");
         }
+    }
+
+    #[test]
+    fn the_readme_names_every_path_and_every_status() {
+        let readme = include_str!("../README.md");
+        let (_, answers) = readme.split_once("## Answers").unwrap();
+        let rows = answers.lines().filter_map(|line| line.strip_prefix("| ")?.split(" |").next());
+        let named: BTreeSet<&str> =
+            rows.flat_map(|cell| cell.split(", ")).filter(|c| c.parse::<u16>().is_ok()).collect();
+        let mut documented = BTreeSet::new();
+        for (path, operations) in document()["paths"].as_object().unwrap() {
+            for (method, operation) in
+                operations.as_object().unwrap().iter().filter(|(m, _)| *m == "get" || *m == "post")
+            {
+                let endpoint = format!("| `{} {path}` |", method.to_uppercase());
+                assert!(readme.contains(&endpoint), "the README does not name {endpoint}");
+                if method == "post" {
+                    documented.extend(operation["responses"].as_object().unwrap().keys().map(String::as_str));
+                }
+            }
+        }
+        documented.remove("500");
+        documented.remove("404");
+        assert_eq!(named, documented);
     }
 }

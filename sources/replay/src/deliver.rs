@@ -148,7 +148,12 @@ impl Window {
         Ok(None)
     }
 
-    fn produce(&self, key: Option<&str>, value: &[u8], problem: Option<&RowProblem>) -> Result<DeliveryFuture, KafkaError> {
+    fn produce(
+        &self,
+        key: Option<&str>,
+        value: &[u8],
+        problem: Option<&RowProblem>,
+    ) -> Result<DeliveryFuture, KafkaError> {
         let mut record = FutureRecord::<str, [u8]>::to(&self.topic).payload(value);
         record.key = key;
         if let Some(problem) = problem {

@@ -116,8 +116,13 @@ mod tests {
     #[test]
     fn reads_times_as_the_pipeline_does() {
         let expected = Some(1_700_000_000_000_000);
-        for value in [json!("2023-11-14T23:13:20+01:00"), json!(1_700_000_000), json!(1_700_000_000_000_u64),
-            json!(1_700_000_000_000_000_u64), json!("1700000000")] {
+        for value in [
+            json!("2023-11-14T23:13:20+01:00"),
+            json!(1_700_000_000),
+            json!(1_700_000_000_000_u64),
+            json!(1_700_000_000_000_000_u64),
+            json!("1700000000"),
+        ] {
             assert_eq!(event_time(&value), expected, "{value}");
         }
         assert_eq!(event_time(&json!("yesterday")), None);

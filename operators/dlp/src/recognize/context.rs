@@ -35,7 +35,10 @@ impl Words {
         self.words.iter().any(|word| {
             let (word, open) = word.strip_prefix('^').map_or((*word, true), |word| (word, false));
             let (word, endless) = word.strip_suffix('$').map_or((word, true), |word| (word, false));
-            let letter = |at: Option<usize>| at.and_then(|at| text.get(at)).is_some_and(u8::is_ascii_alphabetic);
+            // A byte of a longer character belongs to a word: the v of "vérifier" stands for no version.
+            let letter = |at: Option<usize>| {
+                at.and_then(|at| text.get(at)).is_some_and(|b| b.is_ascii_alphabetic() || !b.is_ascii())
+            };
             text[at..].starts_with(word.as_bytes())
                 && (open || !letter(at.checked_sub(1)))
                 && (endless || !letter(Some(at + word.len())))

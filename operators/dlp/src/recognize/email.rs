@@ -58,7 +58,7 @@ pub(crate) fn find(text: &str, at: usize, findings: &mut Vec<Finding>) {
 }
 
 fn latin(c: char) -> bool {
-    c.is_ascii_alphanumeric() || c >= '\u{c0}' && c < '\u{530}' && c.is_alphabetic()
+    c.is_ascii_alphanumeric() || ('\u{c0}'..'\u{530}').contains(&c) && c.is_alphabetic()
 }
 
 fn local(c: char) -> bool {

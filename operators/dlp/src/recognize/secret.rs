@@ -123,21 +123,17 @@ fn take(text: &[u8], name: &[u8], sense: Sense, value: Value, findings: &mut Vec
         return;
     }
     let mix = Mix::of(word);
+    // Letters alone are random too if both cases mix in something long.
+    let letters = word.len() >= 12 && mix.upper > 1 && mix.lower > 1 && entropy::bits(word) >= 3.2;
+    let numbered = mix.classes() >= 2 && (mix.digits > 0 || letters);
     let secret = match sense {
         Sense::Password if value.quoted => true,
-        Sense::Password => word.len() >= 6 && mix.classes() >= 2 && (mix.digits > 0 || mix.symbols > 0),
-        Sense::Secret => {
-            word.len() >= 8
-                && !word.contains(&b' ')
-                && mix.classes() >= 2
-                && mix.digits > 0
-                && entropy::bits(word) >= 2.5
-        }
+        Sense::Password => word.len() >= 6 && (numbered || mix.classes() >= 2 && mix.symbols > 0),
+        _ if word.contains(&b' ') => false,
+        Sense::Secret => word.len() >= 8 && numbered && entropy::bits(word) >= 2.5,
         Sense::Token => {
-            word.len() >= 12
-                && !word.contains(&b' ')
-                && !entropy::is_uuid(word)
-                && (is_random(word) || mix.hex && mix.lower + mix.upper > 0)
+            let hex = mix.hex && mix.lower + mix.upper > 0;
+            word.len() >= 12 && !entropy::is_uuid(word) && (is_random(word) || hex)
         }
         Sense::Authorization => return authorization(text, value, findings),
     };

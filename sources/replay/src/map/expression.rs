@@ -251,7 +251,9 @@ mod tests {
     #[test]
     fn default_stands_in_for_null_missing_and_unknown() {
         let spec = json!({"from": "c", "then": [{"lookup": {"DE": "eu"}}], "default": "us"});
-        for (row, expected) in [(r#"{"c": "DE"}"#, "eu"), (r#"{"c": "XX"}"#, "us"), (r#"{"c": null}"#, "us"), ("{}", "us")] {
+        for (row, expected) in
+            [(r#"{"c": "DE"}"#, "eu"), (r#"{"c": "XX"}"#, "us"), (r#"{"c": null}"#, "us"), ("{}", "us")]
+        {
             assert_eq!(eval(spec.clone(), row), value(json!(expected)), "{row}");
         }
     }
@@ -285,7 +287,13 @@ mod tests {
 
     #[test]
     fn refuses_expressions_that_mean_nothing() {
-        for bad in [json!({}), json!({"from": "a", "const": 1}), json!({"const": 1, "then": ["trim"]}), json!(3), json!({"from": [1]})] {
+        for bad in [
+            json!({}),
+            json!({"from": "a", "const": 1}),
+            json!({"const": 1, "then": ["trim"]}),
+            json!(3),
+            json!({"from": [1]}),
+        ] {
             assert!(Expression::parse(bad.clone()).is_err(), "{bad}");
         }
         assert!(Expression::parse(json!({"frm": "a"})).unwrap_err().contains("frm"));

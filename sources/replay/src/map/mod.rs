@@ -145,7 +145,10 @@ impl ReplayMap {
         };
         let supplied = |name: &str| maps(name) || (name == "payload_hash" && computes_hash);
         if let Some(field) = stream.fields().iter().find(|f| f.required && !supplied(f.name)) {
-            return Err(invalid("fields", format!("{stream} requires {:?}, which the map does not supply", field.name)));
+            return Err(invalid(
+                "fields",
+                format!("{stream} requires {:?}, which the map does not supply", field.name),
+            ));
         }
 
         let payload = Payload::parse(spec.payload, fields.iter().map(|(_, expression)| expression))
@@ -272,6 +275,9 @@ fields:
     fn scalar_keys_of_lookups_are_text() {
         let map = GOOD.replace("service: s", "service: { from: s, then: [{ lookup: { true: a, 1: b, NO: c } }] }");
         ReplayMap::parse(&map).unwrap();
-        assert!(error(&GOOD.replace("service: s", "service: { from: s, then: [{ lookup: { 1: a, '1': b } }] }")).contains("twice"));
+        assert!(
+            error(&GOOD.replace("service: s", "service: { from: s, then: [{ lookup: { 1: a, '1': b } }] }"))
+                .contains("twice")
+        );
     }
 }

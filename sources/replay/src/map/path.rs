@@ -144,7 +144,8 @@ mod tests {
 
     #[test]
     fn says_where_a_path_is_wrong() {
-        for (bad, at) in [("", 1), (".a", 1), ("a..b", 2), ("a.", 2), ("a[x]", 2), ("a[0", 2), ("[0]", 1), ("a[0]b", 5)] {
+        for (bad, at) in [("", 1), (".a", 1), ("a..b", 2), ("a.", 2), ("a[x]", 2), ("a[0", 2), ("[0]", 1), ("a[0]b", 5)]
+        {
             let message = Path::parse(bad).unwrap_err();
             assert!(message.ends_with(&format!("at character {at}")), "{bad:?}: {message}");
         }

@@ -47,7 +47,9 @@ impl Payload {
                 "rest" => Ok(Payload::Without(consumed())),
                 "all" => Ok(Payload::Without(BTreeSet::new())),
                 "none" => Ok(Payload::None),
-                _ => Err(format!("{word:?}: expected rest, all, none, a list of paths, or an object with rest or build")),
+                _ => {
+                    Err(format!("{word:?}: expected rest, all, none, a list of paths, or an object with rest or build"))
+                }
             },
             Some(Value::Array(paths)) => Ok(Payload::Build(pick(paths)?)),
             Some(spec) => match serde_json::from_value(spec).map_err(|e| e.to_string())? {

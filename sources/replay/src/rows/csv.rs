@@ -3,7 +3,7 @@
 use std::io::{self, BufRead, Read};
 
 use serde::Deserialize;
-use serde_json::{Map, Value};
+use serde_json::Map;
 
 use super::{Content, Row, RowError, RowErrorKind, RowSource};
 
@@ -189,7 +189,7 @@ impl Read for Kept {
 mod tests {
     use std::io::Cursor;
 
-    use serde_json::json;
+    use serde_json::{Value, json};
 
     use super::*;
 

@@ -70,11 +70,13 @@ impl Input {
     /// The decompressed text, without a UTF-8 byte order mark.
     pub(super) fn into_reader(self) -> Result<Box<dyn BufRead + Send>, OpenError> {
         let name = self.path.to_string_lossy().to_ascii_lowercase();
-        let expected = match (name.ends_with(".gz") || name.ends_with(".gzip"), name.ends_with(".zst") || name.ends_with(".zstd")) {
-            (true, _) if !self.head.starts_with(&GZIP) => Some("gzip"),
-            (_, true) if !self.head.starts_with(&ZSTD) => Some("zstd"),
-            _ => None,
-        };
+        let expected =
+            match (name.ends_with(".gz") || name.ends_with(".gzip"), name.ends_with(".zst") || name.ends_with(".zstd"))
+            {
+                (true, _) if !self.head.starts_with(&GZIP) => Some("gzip"),
+                (_, true) if !self.head.starts_with(&ZSTD) => Some("zstd"),
+                _ => None,
+            };
         if let Some(expected) = expected {
             return Err(OpenError::NotCompressed { path: self.path, expected });
         }
@@ -84,8 +86,8 @@ impl Input {
         let mut reader: Box<dyn BufRead + Send> = if gzip {
             Box::new(BufReader::with_capacity(BUFFER, MultiGzDecoder::new(counted)))
         } else if zstd {
-            let decoder = zstd::Decoder::with_buffer(counted)
-                .map_err(|source| OpenError::Io { path: path.clone(), source })?;
+            let decoder =
+                zstd::Decoder::with_buffer(counted).map_err(|source| OpenError::Io { path: path.clone(), source })?;
             Box::new(BufReader::with_capacity(BUFFER, decoder))
         } else {
             Box::new(counted)

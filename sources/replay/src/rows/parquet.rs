@@ -112,7 +112,8 @@ mod tests {
             Arc::new(Field::new("city", DataType::Utf8, true)),
             Arc::new(city) as arrow::array::ArrayRef,
         )]);
-        let list = ListArray::from_iter_primitive::<Int32Type, _, _>([Some(vec![Some(1), Some(2)]), None, Some(vec![])]);
+        let list =
+            ListArray::from_iter_primitive::<Int32Type, _, _>([Some(vec![Some(1), Some(2)]), None, Some(vec![])]);
         let batch = RecordBatch::try_from_iter([
             ("big", Arc::new(Int64Array::from(vec![i64::MAX, i64::MIN, 0])) as arrow::array::ArrayRef),
             ("local", Arc::new(TimestampMillisecondArray::from(vec![1_700_000_000_123; 3]))),

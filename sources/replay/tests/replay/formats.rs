@@ -53,9 +53,14 @@ async fn every_format_and_compression_gives_the_same_events() {
         let world = World::start().await;
         let file = world.write(name, content);
         let pattern = r"lines: { pattern: '^\[(?P<at>\d+)\] (?P<id>\S+) n=(?P<n>\d+)$' }";
-        let map = world.write("map.yaml", format!("{MAP}payload:\n  build: {{ n: {{ from: n, then: [number] }} }}\n{pattern}\n"));
+        let map = world
+            .write("map.yaml", format!("{MAP}payload:\n  build: {{ n: {{ from: n, then: [number] }} }}\n{pattern}\n"));
         let summary = run(world.options_by(&file, &map)).await.unwrap();
-        assert_eq!((summary.outcome, summary.counts.mapped, summary.counts.rows()), (Outcome::Complete, 5, 5), "{name}");
+        assert_eq!(
+            (summary.outcome, summary.counts.mapped, summary.counts.rows()),
+            (Outcome::Complete, 5, 5),
+            "{name}"
+        );
         assert_eq!(world.event_ids().await, ids(0..5), "{name}");
         for event in world.records("product_events").await.iter().map(body) {
             let i: i64 = event["event_id"].as_str().unwrap()[2..].parse().unwrap();

@@ -38,7 +38,7 @@ async fn an_interrupted_replay_loses_nothing_and_repeats_nothing() {
     let world = World::start().await;
     // Between the two hundreds lie thirty years of events, so that the interruption finds it waiting.
     let later = ndjson(0..100).replace("r-", "s-").replace(":17000000", ":27000000");
-    let file = world.write("a.ndjson", ndjson(0..100) + &later);
+    let file = world.write("a.ndjson", ndjson(0..100) + later.as_str());
     let mut options = world.options(&file);
     options.speed = Speed::Times(100_000.0);
     let shutdown = CancellationToken::new();
