@@ -30,6 +30,7 @@ mod route;
 mod seal;
 mod stage;
 mod stats;
+mod waiver;
 
 pub use chain::{ChainOutput, PartitionChain};
 pub use config::{ChainConfig, DecodeConfig, DedupConfig};
@@ -39,3 +40,4 @@ pub use redact::Redactor;
 pub use route::Route;
 pub use seal::{SealError, Sealer};
 pub use stats::ChainStats;
+pub use waiver::{WAIVER_HEADER, issue_waiver, open_waiver};

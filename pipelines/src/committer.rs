@@ -170,13 +170,13 @@ async fn commit_one(key: TableKey, mut sink: DeltaSink, mut share: TableEpoch) -
     loop {
         match sink.commit(share).await {
             Ok(done) => return (key, sink, parts, Ok(done)),
-            Err((error, back)) if error.is_transient() => {
-                warn!(table = sink.name(), %error, "epoch not stored yet");
+            Err(failed) if failed.error.is_transient() => {
+                warn!(table = sink.name(), error = %failed.error, "epoch not stored yet");
                 metrics::counter!("companyos_commit_failures_total", "table" => sink.name().to_owned()).increment(1);
                 tokio::time::sleep(RETRY_PAUSE).await;
-                share = back;
+                share = failed.epoch;
             }
-            Err((error, _)) => return (key, sink, parts, Err(error)),
+            Err(failed) => return (key, sink, parts, Err(failed.error)),
         }
     }
 }

@@ -5,6 +5,8 @@ use std::{path::PathBuf, time::Duration};
 use companyos_sinks::delta::FileOptions;
 use serde::{Deserialize, Serialize};
 
+use crate::spec::{PipelineSpec, SpecError};
+
 /// How a worker runs its pipelines.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -27,6 +29,13 @@ pub struct WorkerConfig {
     pub quarantine_topic: String,
     /// How data files are written.
     pub files: FileOptions,
+}
+
+impl WorkerConfig {
+    /// The pipelines to run: of the built-in ones and those in the folder, the ones named.
+    pub fn load_pipelines(&self) -> Result<Vec<PipelineSpec>, SpecError> {
+        PipelineSpec::select(PipelineSpec::load_all(self.pipelines_dir.as_deref())?, &self.pipelines)
+    }
 }
 
 impl Default for WorkerConfig {

@@ -1,7 +1,19 @@
 //! The Kafka headers the operators read.
 
-use companyos_operators::{CloudEventHeaders, RecordHeaders};
+use companyos_operators::{CloudEventHeaders, RecordHeaders, Sealer, WAIVER_HEADER, open_waiver};
 use companyos_source_kafka::SourceRecord;
+
+/// The rules a release lets this record pass, if it carries a waiver that we issued for it.
+pub(crate) fn waived_rules(record: &SourceRecord<'_>, sealer: Option<&Sealer>) -> Option<String> {
+    let (sealer, payload) = (sealer?, record.payload()?);
+    let mut rules = None;
+    record.visit_headers(|key, value| {
+        if key == WAIVER_HEADER {
+            rules = open_waiver(sealer, payload, value);
+        }
+    });
+    rules
+}
 
 /// Picks the headers that matter out of a record. CloudEvents attributes are those prefixed `ce_`
 /// (Kafka protocol binding for CloudEvents 1.0, binary content mode).

@@ -17,10 +17,14 @@ struct MemberHealth {
     polled: Option<Instant>,
     waiting_since: Option<Instant>,
     partitions: usize,
+    disconnected_since: Option<Instant>,
 }
 
 /// A member that has not polled for this long is stuck.
 const STUCK_AFTER: Duration = Duration::from_secs(60);
+
+/// A broker that restarts is away for a few seconds; longer is worth telling.
+const DISCONNECTED_AFTER: Duration = Duration::from_secs(10);
 
 impl WorkerHealth {
     /// Ready when every member polls and none has had an epoch waiting for `max_wait`; otherwise
@@ -35,6 +39,9 @@ impl WorkerHealth {
                 None => return Err(format!("{name}: has not joined its consumer group")),
                 Some(at) if at.elapsed() > STUCK_AFTER => return Err(format!("{name}: does not poll")),
                 Some(_) => {}
+            }
+            if member.disconnected_since.is_some_and(|since| since.elapsed() > DISCONNECTED_AFTER) {
+                return Err(format!("{name}: no Kafka broker answers"));
             }
             if let Some(since) = member.waiting_since.filter(|since| since.elapsed() > max_wait) {
                 return Err(format!("{name}: cannot commit for {} s", since.elapsed().as_secs()));
@@ -52,10 +59,11 @@ impl WorkerHealth {
         self.update(member, |_| {});
     }
 
-    pub(crate) fn polled(&self, member: &str, partitions: usize) {
+    pub(crate) fn polled(&self, member: &str, partitions: usize, connected: bool) {
         self.update(member, |m| {
             m.polled = Some(Instant::now());
             m.partitions = partitions;
+            m.disconnected_since = (!connected).then(|| m.disconnected_since.unwrap_or_else(Instant::now));
         });
     }
 

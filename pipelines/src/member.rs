@@ -18,7 +18,7 @@ use crate::{
     assignment::{Assignments, Change, now_us},
     committer::Command,
     epoch::{Epoch, EpochPart, Outcome},
-    headers::record_headers,
+    headers::{record_headers, waived_rules},
     health::WorkerHealth,
     stats::Counters,
     traces::Traces,
@@ -116,12 +116,12 @@ impl Member {
     /// Polls until told to stop, then commits what it holds.
     pub(crate) fn run(&mut self, stop: &AtomicBool) -> Result<(), MemberError> {
         let mut heartbeat = Instant::now();
-        self.health.polled(&self.name, 0);
+        self.health.polled(&self.name, 0, self.source.is_connected());
         while !stop.load(Ordering::Relaxed) {
             self.poll_once()?;
             if heartbeat.elapsed() > Duration::from_millis(500) {
                 heartbeat = Instant::now();
-                self.health.polled(&self.name, self.tasks.len());
+                self.health.polled(&self.name, self.tasks.len(), self.source.is_connected());
                 self.health.waiting(&self.name, self.epoch_started);
             }
             self.take_outcomes()?;
@@ -153,7 +153,9 @@ impl Member {
             let Some(index) = find_task(&self.tasks, self.current, &record) else { continue };
             self.current = index;
             let task = &mut self.tasks[index];
-            let headers = record_headers(&record);
+            let waived = waived_rules(&record, self.assignments.parts.sealer.as_deref());
+            let mut headers = record_headers(&record);
+            headers.waive = waived.as_deref();
             if let Some(traceparent) = headers.traceparent {
                 task.traces.record(&self.pipeline, &task.partition, record.offset(), traceparent);
             }
@@ -232,7 +234,7 @@ impl Member {
                 self.source.pause()?;
             }
             apply(&mut self.tasks, self.assignments.take_changes());
-            self.health.polled(&self.name, self.tasks.len());
+            self.health.polled(&self.name, self.tasks.len(), self.source.is_connected());
             self.health.waiting(&self.name, self.epoch_started);
             self.take_outcomes()?;
         }

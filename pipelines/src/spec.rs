@@ -96,9 +96,9 @@ impl PipelineSpec {
         Ok(spec)
     }
 
-    /// Consumer group of the pipeline.
-    pub fn group(&self) -> String {
-        format!("companyos.{}", self.name)
+    /// Consumer group of the pipeline, in a deployment whose groups start with `prefix`.
+    pub fn group(&self, prefix: &str) -> String {
+        format!("{prefix}.{}", self.name)
     }
 }
 

@@ -32,7 +32,7 @@ use crate::{
     health::WorkerHealth,
     member::{Bounds, Member, MemberError},
     quarantine_topic::QuarantineTopic,
-    spec::{PipelineSpec, SpecError},
+    spec::PipelineSpec,
     tables::Tables,
 };
 
@@ -40,6 +40,10 @@ use crate::{
 pub struct WorkerSetup {
     /// `[worker]`.
     pub config: WorkerConfig,
+    /// What to run; usually [`WorkerConfig::load_pipelines`].
+    pub pipelines: Vec<PipelineSpec>,
+    /// First part of the consumer groups' names; the pipeline's name follows.
+    pub group: String,
     /// `[kafka]`.
     pub kafka: KafkaConfig,
     /// `[tenancy]`, validated.
@@ -66,9 +70,6 @@ impl WorkerSetup {
 /// Why a worker cannot start or had to stop.
 #[derive(Debug, thiserror::Error)]
 pub enum WorkerError {
-    /// A pipeline file is wrong.
-    #[error(transparent)]
-    Spec(#[from] SpecError),
     /// Kafka cannot be used.
     #[error(transparent)]
     Source(#[from] SourceError),
@@ -101,18 +102,16 @@ pub struct Worker {
 impl Worker {
     /// Starts all members. Call within a multi-threaded tokio runtime.
     pub async fn start(setup: WorkerSetup) -> Result<Self, WorkerError> {
-        let all = PipelineSpec::load_all(setup.config.pipelines_dir.as_deref())?;
-        let specs = PipelineSpec::select(all, &setup.config.pipelines)?;
         let quarantine_topic = quarantine_topic(&setup).await?;
         let mut worker = Worker { stop: Arc::default(), health: Arc::default(), members: Vec::new() };
-        for spec in &specs {
+        for spec in &setup.pipelines {
             for index in 0..setup.config.members.max(1) {
                 let name = format!("{}#{index}", spec.name);
                 let member = start_member(&setup, spec, &name, quarantine_topic.clone(), &worker)?;
                 worker.members.push((name, member));
             }
         }
-        info!(pipelines = specs.len(), members = worker.members.len(), "worker started");
+        info!(pipelines = setup.pipelines.len(), members = worker.members.len(), "worker started");
         Ok(worker)
     }
 
@@ -195,7 +194,7 @@ fn start_member(
     let mut kafka = setup.kafka.clone();
     // Static membership needs a name per member, not per process.
     kafka.instance_id = kafka.instance_id.map(|id| format!("{id}.{name}"));
-    let source = KafkaSource::subscribe(&kafka, &spec.group(), &spec.topics, assignments.clone())?;
+    let source = KafkaSource::subscribe(&kafka, &spec.group(&setup.group), &spec.topics, assignments.clone())?;
     let bounds = Bounds {
         commit_interval: setup.config.commit_interval,
         epoch_max_bytes: setup.config.epoch_max_bytes,

@@ -45,6 +45,8 @@ impl KafkaSink {
             .set("enable.idempotence", "true")
             .set("acks", "all")
             .set("compression.type", "zstd")
+            // As Java clients do: equal keys go to one partition, whoever sends them.
+            .set("partitioner", "murmur2_random")
             .set("linger.ms", "5");
         for (key, value) in settings {
             config.set(key, value);

@@ -134,9 +134,9 @@ async fn an_epoch_whose_file_cannot_be_stored_comes_back_whole() {
     let mut sink = place.sink().await;
     // One more than the sink tries by itself.
     place.faults.next_file_writes_fail(6);
-    let (error, back) = sink.commit(epoch(vec![part("a", 0, None, 4)])).await.unwrap_err();
-    assert!(error.is_transient(), "{error}");
-    sink.commit(back).await.unwrap();
+    let failed = sink.commit(epoch(vec![part("a", 0, None, 4)])).await.unwrap_err();
+    assert!(failed.error.is_transient(), "{}", failed.error);
+    sink.commit(failed.epoch).await.unwrap();
     assert_eq!(place.numbers().await, [0, 1, 2, 3, 4]);
 }
 

@@ -29,7 +29,7 @@ use figment::{
 use serde::{Deserialize, Serialize};
 
 pub use sections::{
-    AccessSection, DEFAULT_GROUP, GatewaySection, KafkaSection, LogFormat, PipelineSection, QuarantineSection,
+    AccessSection, GatewaySection, KafkaSection, LogFormat, PipelineSection, QuarantineSection,
     TelemetrySection, local,
 };
 

@@ -44,15 +44,12 @@ impl Default for KafkaSection {
     fn default() -> Self {
         Self {
             brokers: "127.0.0.1:9092".to_owned(),
-            group: DEFAULT_GROUP.to_owned(),
+            group: "companyos".to_owned(),
             instance_id: None,
             settings: BTreeMap::new(),
         }
     }
 }
-
-/// Group prefix unless configured otherwise.
-pub const DEFAULT_GROUP: &str = "companyos";
 
 // Settings hold passwords, so only their names are shown.
 impl fmt::Debug for KafkaSection {

@@ -2,12 +2,11 @@
 
 use std::sync::Arc;
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Result, bail};
 use companyos_pipelines::{PipelineSpec, Worker, WorkerSetup};
-use tempfile::TempDir;
 
 use super::Context;
-use crate::config::{Config, DEFAULT_GROUP};
+use crate::config::Config;
 
 /// Runs the pipelines until told to stop, then commits what is held.
 pub async fn run(context: Context) -> Result<()> {
@@ -18,29 +17,14 @@ pub async fn run(context: Context) -> Result<()> {
 /// Starts the members and registers their check.
 pub async fn start(context: &Context) -> Result<Worker> {
     let config = &context.config;
-    let inline = InlinePipelines::write(config)?;
-    let mut worker = config.worker.clone();
-    if let Some(inline) = &inline {
-        if worker.pipelines_dir.is_some() {
-            bail!("worker.pipelines_dir and [[pipelines]] cannot be used together");
-        }
-        worker.pipelines_dir = Some(inline.dir.path().to_owned());
-        if worker.pipelines.is_empty() {
-            worker.pipelines.clone_from(&inline.names);
-        }
-    }
     let sealer = config.quarantine.sealer()?.map(Arc::new);
     if sealer.is_none() {
         tracing::warn!("quarantine.key is not set: quarantined events can be released only while Kafka has them");
     }
-    if config.kafka.group != DEFAULT_GROUP {
-        tracing::warn!(
-            group = config.kafka.group,
-            "kafka.group has no effect yet: groups are named companyos.PIPELINE"
-        );
-    }
     let setup = WorkerSetup {
-        config: worker,
+        config: config.worker.clone(),
+        pipelines: pipelines(config)?,
+        group: config.kafka.group.clone(),
         kafka: config.kafka.source(),
         tenancy: config.shared_tenancy(),
         redactor: config.redactor()?.map(Arc::new),
@@ -53,36 +37,30 @@ pub async fn start(context: &Context) -> Result<Worker> {
     Ok(worker)
 }
 
-/// `[[pipelines]]` as the files the pipelines crate reads. They are read at the worker's start;
-/// the folder goes with this value.
-struct InlinePipelines {
-    dir: TempDir,
-    names: Vec<String>,
-}
-
-impl InlinePipelines {
-    fn write(config: &Config) -> Result<Option<Self>> {
-        if config.pipelines.is_empty() {
-            return Ok(None);
-        }
-        let dir = tempfile::tempdir().context("[[pipelines]]")?;
-        let mut names: Vec<String> = Vec::new();
-        for section in &config.pipelines {
-            let spec = PipelineSpec {
-                name: section.name.clone().unwrap_or_else(|| section.stream.name().to_owned()),
-                stream: section.stream,
-                topics: section.topics.clone(),
-                decode: section.decode.clone(),
-                dedup: section.dedup.clone(),
-                dlp: section.dlp,
-            };
-            if names.contains(&spec.name) {
-                bail!("pipelines: two are named {:?}; give each a name", spec.name);
-            }
-            let path = dir.path().join(format!("{}.yaml", names.len()));
-            std::fs::write(path, serde_yaml_ng::to_string(&spec)?).context("[[pipelines]]")?;
-            names.push(spec.name);
-        }
-        Ok(Some(Self { dir, names }))
+/// `[[pipelines]]` where there are any, else the built-in ones and those in `worker.pipelines_dir`; of
+/// these the ones that `worker.pipelines` names.
+fn pipelines(config: &Config) -> Result<Vec<PipelineSpec>> {
+    if config.pipelines.is_empty() {
+        return Ok(config.worker.load_pipelines()?);
     }
+    if config.worker.pipelines_dir.is_some() {
+        bail!("worker.pipelines_dir and [[pipelines]] cannot be used together");
+    }
+    let mut specs: Vec<PipelineSpec> = Vec::new();
+    for section in &config.pipelines {
+        let stream = section.stream.name();
+        let spec = PipelineSpec {
+            name: section.name.clone().unwrap_or_else(|| stream.to_owned()),
+            stream: section.stream,
+            topics: if section.topics.is_empty() { vec![stream.to_owned()] } else { section.topics.clone() },
+            decode: section.decode.clone(),
+            dedup: section.dedup.clone(),
+            dlp: section.dlp,
+        };
+        if specs.iter().any(|other| other.name == spec.name) {
+            bail!("pipelines: two are named {:?}; give each a name", spec.name);
+        }
+        specs.push(spec);
+    }
+    Ok(PipelineSpec::select(specs, &config.worker.pipelines)?)
 }

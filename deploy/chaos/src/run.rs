@@ -23,7 +23,7 @@ use crate::{
     ledger::Ledger,
     tables::Tables,
     tenancy::tenancy,
-    worker::{PIPELINE, PIPELINES, WEATHER_FILE},
+    worker::WEATHER_FILE,
 };
 
 #[derive(Args)]
@@ -141,9 +141,6 @@ impl Run {
         for result in admin.create_topics([&topic], &AdminOptions::new()).await? {
             result.map_err(|(topic, code)| anyhow::anyhow!("topic {topic}: {code}"))?;
         }
-        std::fs::create_dir_all(data.join(PIPELINES))?;
-        let pipeline = format!("name: {PIPELINE}\nstream: product_events\ntopics: [{TOPIC}]\n");
-        std::fs::write(data.join(PIPELINES).join("chaos.yaml"), pipeline)?;
         let mut fleet = Fleet::new(data.clone(), bootstrap.clone(), seed);
         for _ in 0..options.workers.max(1) {
             fleet.start()?;

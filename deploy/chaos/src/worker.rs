@@ -14,12 +14,9 @@ use crate::{
     tenancy::tenancy,
 };
 
-/// Name of the pipeline, which is also in every position.
-pub(crate) const PIPELINE: &str = "chaos";
+const PIPELINE: &str = "name: chaos\nstream: product_events\ntopics: [chaos-events]\n";
 /// File below the data folder with the percentage of store calls that fail.
 pub(crate) const WEATHER_FILE: &str = "store-faults-percent";
-/// Folder below the data folder with the pipeline.
-pub(crate) const PIPELINES: &str = "pipelines";
 
 #[derive(Args)]
 pub(crate) struct Options {
@@ -47,9 +44,9 @@ pub(crate) async fn work(options: Options) -> Result<()> {
         })
         .collect();
     let worker = Worker::start(WorkerSetup {
+        pipelines: vec![serde_yaml_ng::from_str(PIPELINE)?],
+        group: "companyos".to_owned(),
         config: WorkerConfig {
-            pipelines: vec![PIPELINE.into()],
-            pipelines_dir: Some(options.data.join(PIPELINES)),
             commit_interval: Duration::from_millis(200),
             quarantine_topic: String::new(),
             ..WorkerConfig::default()

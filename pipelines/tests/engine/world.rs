@@ -38,7 +38,7 @@ pub struct World {
     pub topic: String,
     pub tenancy: Arc<Tenancy>,
     pub storages: HashMap<Arc<str>, Storage>,
-    dir: tempfile::TempDir,
+    _dir: tempfile::TempDir,
     producer: FutureProducer,
 }
 
@@ -105,9 +105,6 @@ impl World {
         .unwrap();
         tenancy.validate().unwrap();
         let storages = WorkerSetup::storages(&tenancy).unwrap();
-        let spec = format!("name: {topic}\nstream: product_events\ntopics: [{topic}]\n");
-        std::fs::create_dir(dir.path().join("pipelines")).unwrap();
-        std::fs::write(dir.path().join("pipelines/test.yaml"), spec).unwrap();
         let mut client = ClientConfig::new();
         client.set("bootstrap.servers", bootstrap).set("message.max.bytes", "16000000");
         let admin: AdminClient<DefaultClientContext> = client.create().unwrap();
@@ -116,7 +113,7 @@ impl World {
             result.unwrap();
         }
         let producer = client.set("enable.idempotence", "true").set("linger.ms", "2").create().unwrap();
-        Self { bootstrap: bootstrap.to_owned(), topic, tenancy: Arc::new(tenancy), storages, dir, producer }
+        Self { bootstrap: bootstrap.to_owned(), topic, tenancy: Arc::new(tenancy), storages, _dir: dir, producer }
     }
 
     /// Sends records and returns where they ended up, once the broker has them all.
@@ -162,10 +159,11 @@ impl World {
 
     /// Starts a worker after `change` has had a go at its set-up.
     pub async fn worker_with(&self, change: impl FnOnce(&mut WorkerSetup)) -> Running {
+        let spec = format!("name: {0}\nstream: product_events\ntopics: [{0}]\n", self.topic);
         let mut setup = WorkerSetup {
+            pipelines: vec![serde_yaml_ng::from_str(&spec).unwrap()],
+            group: "companyos".to_owned(),
             config: WorkerConfig {
-                pipelines: vec![self.topic.clone()],
-                pipelines_dir: Some(self.dir.path().join("pipelines")),
                 commit_interval: Duration::from_millis(200),
                 quarantine_topic: format!("{}-quarantine", self.topic),
                 ..WorkerConfig::default()

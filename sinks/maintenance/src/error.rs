@@ -13,10 +13,10 @@ pub enum MaintenanceError {
     Config(#[from] ConfigError),
     /// A table cannot be opened.
     #[error(transparent)]
-    Storage(#[from] StorageError),
+    Storage(Box<StorageError>),
     /// The archive's table cannot be opened, created or widened.
     #[error("archive: {0}")]
-    Sink(#[from] DeltaSinkError),
+    Sink(Box<DeltaSinkError>),
     /// The log cannot be read or written.
     #[error("table {table}: {source}")]
     Delta {
@@ -83,7 +83,7 @@ impl MaintenanceError {
     /// Whether the same task may succeed if it is run again at once.
     pub fn is_transient(&self) -> bool {
         match self {
-            Self::Storage(StorageError::Table { .. }) => true,
+            Self::Storage(error) => matches!(**error, StorageError::Table { .. }),
             Self::Delta { .. } | Self::Object { .. } | Self::Conflict { .. } => true,
             Self::Sink(error) => error.is_transient(),
             _ => false,
@@ -96,5 +96,18 @@ impl MaintenanceError {
 
     pub(crate) fn rewrite(table: &str, reason: impl std::fmt::Display) -> Self {
         Self::Rewrite { table: table.to_owned(), reason: reason.to_string() }
+    }
+}
+
+// Boxed, as they are far larger than the rest.
+impl From<StorageError> for MaintenanceError {
+    fn from(error: StorageError) -> Self {
+        Self::Storage(Box::new(error))
+    }
+}
+
+impl From<DeltaSinkError> for MaintenanceError {
+    fn from(error: DeltaSinkError) -> Self {
+        Self::Sink(Box::new(error))
     }
 }

@@ -49,6 +49,15 @@ pub struct Committed {
     pub bytes: u64,
 }
 
+/// An epoch that is not in the table, given back whole.
+#[derive(Debug)]
+pub struct Uncommitted {
+    /// Why.
+    pub error: DeltaSinkError,
+    /// The epoch, to be tried again if the error is transient.
+    pub epoch: TableEpoch,
+}
+
 /// After this long without looking, log entries may have been cleaned up behind our back, and
 /// writing "the next version" blindly could revive a number that is long past.
 const LOOK_AGAIN_AFTER: Duration = Duration::from_secs(600);
@@ -56,10 +65,10 @@ const LOOK_AGAIN_AFTER: Duration = Duration::from_secs(600);
 impl DeltaSink {
     /// Commits an epoch. Retries transient failures of the log without limit (the caller bounds it
     /// by dropping the future); an error from storing files may be retried with the same epoch.
-    pub async fn commit(&mut self, mut epoch: TableEpoch) -> Result<Committed, (DeltaSinkError, TableEpoch)> {
+    pub async fn commit(&mut self, mut epoch: TableEpoch) -> Result<Committed, Box<Uncommitted>> {
         match self.try_commit(&mut epoch).await {
             Ok(done) => Ok(done),
-            Err(error) => Err((error, epoch)),
+            Err(error) => Err(Box::new(Uncommitted { error, epoch })),
         }
     }
 

@@ -12,7 +12,7 @@ mod file_stats;
 mod recent;
 mod table;
 
-pub use commit::Committed;
+pub use commit::{Committed, Uncommitted};
 pub use encode::{FileOptions, RoutedBatch};
 pub use recent::recent_ids;
 pub use table::{DeltaSink, PartitionRows, TableEpoch, TableSpec};

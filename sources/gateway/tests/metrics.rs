@@ -1,5 +1,8 @@
 //! What the metrics say after known requests. One test: the recorder belongs to the process.
 
+// Clippy allows these in test functions; what those call is test code too.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
 #[expect(dead_code, reason = "made for the whole suite")]
 mod harness;
 

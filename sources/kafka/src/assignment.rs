@@ -1,6 +1,12 @@
 //! Rebalances: each partition starts at the position its tables hold.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::{
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
 
 use rdkafka::{
     ClientContext, Offset, Statistics, TopicPartitionList,
@@ -8,7 +14,7 @@ use rdkafka::{
     error::KafkaError,
     types::RDKafkaRespErr,
 };
-use tracing::{error, info};
+use tracing::{error, info, warn};
 
 use crate::SourceError;
 
@@ -52,15 +58,24 @@ pub trait AssignmentHandler: Send + Sync {
 pub(crate) struct SourceContext {
     handler: Arc<dyn AssignmentHandler>,
     failure: Mutex<Option<SourceError>>,
+    /// By the latest statistics; true until there are any.
+    connected: AtomicBool,
 }
+
+/// How long an assignment waits to hear which offsets a partition has.
+const WATERMARKS_WITHIN: Duration = Duration::from_secs(10);
 
 impl SourceContext {
     pub(crate) fn new(handler: Arc<dyn AssignmentHandler>) -> Self {
-        Self { handler, failure: Mutex::new(None) }
+        Self { handler, failure: Mutex::new(None), connected: AtomicBool::new(true) }
     }
 
     pub(crate) fn take_failure(&self) -> Option<SourceError> {
         self.failure.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+
+    pub(crate) fn is_connected(&self) -> bool {
+        self.connected.load(Ordering::Relaxed)
     }
 
     fn fail(&self, failure: SourceError) {
@@ -78,6 +93,7 @@ impl SourceContext {
         let kafka = |doing| move |source: KafkaError| SourceError::Kafka { doing, source };
         let mut positioned = TopicPartitionList::new();
         for (partition, start) in partitions.iter().zip(starts) {
+            check_start(consumer, partition, start)?;
             positioned
                 .add_partition_offset(&partition.topic, partition.partition, start.offset())
                 .map_err(kafka("assign"))?;
@@ -103,6 +119,7 @@ impl SourceContext {
 
 impl ClientContext for SourceContext {
     fn stats(&self, statistics: Statistics) {
+        self.connected.store(statistics.brokers.values().any(|broker| broker.state == "UP"), Ordering::Relaxed);
         for (topic, stats) in &statistics.topics {
             for (partition, stats) in stats.partitions.iter().filter(|(id, p)| **id >= 0 && p.consumer_lag >= 0) {
                 metrics::gauge!(
@@ -122,6 +139,33 @@ impl ConsumerContext for SourceContext {
         };
         if let Err(failure) = outcome {
             self.fail(failure);
+        }
+    }
+}
+
+/// Refuses to start after the partition's end: the topic was made anew, and its first records would be
+/// taken for ones the tables have. Records that Kafka deleted unread are gone, but not silently.
+fn check_start(
+    consumer: &BaseConsumer<SourceContext>,
+    partition: &TopicPartition,
+    start: Start,
+) -> Result<(), SourceError> {
+    let Start::At(position) = start else { return Ok(()) };
+    match consumer.fetch_watermarks(&partition.topic, partition.partition, WATERMARKS_WITHIN) {
+        Ok((_, end)) if position > end => {
+            Err(SourceError::BeyondEnd { partition: partition.clone(), position, end })
+        }
+        Ok((first, _)) if position < first => {
+            let lost = first.abs_diff(position);
+            error!(?partition, position, first, lost, "Kafka deleted records before they were read");
+            metrics::counter!("companyos_source_lost_records_total", "topic" => partition.topic.to_string())
+                .increment(lost);
+            Ok(())
+        }
+        Ok(_) => Ok(()),
+        Err(error) => {
+            warn!(?partition, %error, "cannot check where the partition starts and ends");
+            Ok(())
         }
     }
 }

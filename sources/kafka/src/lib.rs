@@ -41,6 +41,19 @@ pub enum SourceError {
         /// Why.
         reason: String,
     },
+    /// The tables are ahead of the topic.
+    #[error(
+        "{partition:?}: the tables continue at offset {position}, but the topic ends at {end}: it was made anew or \
+         truncated. Read it under another pipeline name, or bring the old topic back"
+    )]
+    BeyondEnd {
+        /// The partition.
+        partition: TopicPartition,
+        /// Where the tables continue.
+        position: i64,
+        /// One after the topic's last record.
+        end: i64,
+    },
 }
 
 /// One member of a consumer group.
@@ -87,6 +100,11 @@ impl KafkaSource {
                 Ok(None)
             }
         }
+    }
+
+    /// Whether any broker answers, as of the latest statistics (every 5 s unless configured otherwise).
+    pub fn is_connected(&self) -> bool {
+        self.consumer.context().is_connected()
     }
 
     /// Stops fetching from all assigned partitions; rebalances still go on.

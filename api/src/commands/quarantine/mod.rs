@@ -47,6 +47,9 @@ pub enum QuarantineCommand {
         /// Release rows again that were released before
         #[arg(long)]
         again: bool,
+        /// Let each event pass the rule that refused it, this once; needs quarantine.key
+        #[arg(long)]
+        waive: bool,
     },
     /// Delete rows, with the sealed originals in them
     Purge {
@@ -139,10 +142,10 @@ pub async fn run(command: QuarantineCommand) -> Result<ExitCode> {
             }
             show::show(&config, &select.filter()).await
         }
-        QuarantineCommand::Release { select, act, again } => {
+        QuarantineCommand::Release { select, act, again, waive } => {
             act.check(&select)?;
             let config = Config::load(select.config.config.as_deref())?;
-            release::release(&config, &select.filter(), &act, again).await
+            release::release(&config, &select.filter(), &act, release::Terms { again, waive }).await
         }
         QuarantineCommand::Purge { select, act, older_than } => {
             act.check(&select)?;

@@ -6,7 +6,8 @@
 
 use std::{process::ExitCode, time::Duration};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
+use companyos_operators::{Sealer, WAIVER_HEADER, issue_waiver};
 use rdkafka::{
     ClientConfig,
     message::{Header, OwnedHeaders},
@@ -25,10 +26,23 @@ use crate::config::Config;
 const ORIGIN_HEADER: &str = "companyos-origin";
 const SEND_TIMEOUT: Duration = Duration::from_secs(30);
 
+/// Which rows to release, and how.
+pub struct Terms {
+    /// Those that were released before too.
+    pub again: bool,
+    /// Let each event pass the rule that refused it.
+    pub waive: bool,
+}
+
 /// Releases the selected rows; ends with 1 if one could not be.
-pub async fn release(config: &Config, filter: &Filter, act: &ActArgs, again: bool) -> Result<ExitCode> {
+pub async fn release(config: &Config, filter: &Filter, act: &ActArgs, terms: Terms) -> Result<ExitCode> {
     let rows = rows::read(config, filter, None).await?;
     let sealer = config.quarantine.sealer()?;
+    let waiving = match (terms.waive, &sealer) {
+        (false, _) => None,
+        (true, Some(sealer)) => Some(sealer),
+        (true, None) => bail!("--waive needs quarantine.key: workers trust only waivers sealed with it"),
+    };
     let producer = producer(config)?;
     let deed = Deed { verb: Verb::Release, actor: act.actor(), why: act.why.clone() };
     let (mut released, mut skipped, mut failed) = (0, 0, 0);
@@ -38,7 +52,7 @@ pub async fn release(config: &Config, filter: &Filter, act: &ActArgs, again: boo
         let before = if ids.is_empty() { Default::default() } else { actions::released(&storage, &ids).await? };
         let mut sent = Vec::new();
         for row in here {
-            if before.contains(&row.id) && !again {
+            if before.contains(&row.id) && !terms.again {
                 skipped += 1;
                 continue;
             }
@@ -46,7 +60,8 @@ pub async fn release(config: &Config, filter: &Filter, act: &ActArgs, again: boo
                 println!("would release {} to {}", row.id, row.topic);
                 continue;
             }
-            match send(row, original::find(row, sealer.as_ref(), &config.kafka).await, &producer).await {
+            let original = original::find(row, sealer.as_ref(), &config.kafka).await;
+            match send(row, original, waiving, &producer).await {
                 Ok(()) => {
                     println!("released {} to {}", row.id, row.topic);
                     sent.push(row);
@@ -66,9 +81,18 @@ pub async fn release(config: &Config, filter: &Filter, act: &ActArgs, again: boo
     Ok(if failed > 0 { ExitCode::FAILURE } else { ExitCode::SUCCESS })
 }
 
-async fn send(row: &Row, original: Result<Original>, producer: &FutureProducer) -> Result<()> {
+async fn send(
+    row: &Row,
+    original: Result<Original>,
+    waiving: Option<&Sealer>,
+    producer: &FutureProducer,
+) -> Result<()> {
     let original = original?;
     let mut headers = OwnedHeaders::new().insert(Header { key: ORIGIN_HEADER, value: Some(row.first_origin()) });
+    if let Some(sealer) = waiving {
+        let waiver = issue_waiver(sealer, &original.value, &row.reason)?;
+        headers = headers.insert(Header { key: WAIVER_HEADER, value: Some(&waiver) });
+    }
     for (key, value) in &original.headers {
         headers = headers.insert(Header { key, value: Some(value) });
     }
@@ -85,5 +109,7 @@ async fn send(row: &Row, original: Result<Original>, producer: &FutureProducer) 
 fn producer(config: &Config) -> Result<FutureProducer> {
     let mut settings: ClientConfig = config.kafka.source().client();
     settings.set("enable.idempotence", "true").set("acks", "all").set("message.max.bytes", "33554432");
+    // As the gateway does: an event keeps its partition.
+    settings.set("partitioner", "murmur2_random");
     settings.create().context("kafka")
 }

@@ -95,7 +95,7 @@ async fn wikipedia_edits_become_product_events() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn access_log_lines_become_product_events() {
-    let events = replayed(Stream::ProductEvents, &sample("apache_access.log"), &map("apache_access.yaml"), 7).await;
+    let events = replayed(Stream::ProductEvents, &sample("apache_access.log"), &map("apache_access.yaml"), 8).await;
     let by_path = |path: &str| events.iter().find(|e| e["payload"]["path"] == path).unwrap();
     let home = by_path("/");
     let fields = ["tenant", "user_id", "feature", "occurred_at", "pii_classification"];
@@ -105,6 +105,8 @@ async fn access_log_lines_become_product_events() {
     let failed = by_path("/misc/Title.php.txt");
     assert_eq!(pick(failed, &["feature", "user_id"]), json!(["misc", "66.249.73.135"]));
     assert_eq!(pick(&failed["payload"], &["status", "bytes"]), json!([500, null]));
+    let cut_off = by_path("/scripts/grok-py-test/configlib.py");
+    assert!(cut_off["payload"]["agent"].as_str().unwrap().ends_with("google.com/bot.html"));
     let escaped = by_path("/files/logstash/");
     assert!(escaped["payload"]["referrer"].as_str().unwrap().starts_with(r"http://\xe4\xe5"));
 }
