@@ -1,4 +1,5 @@
 //! The commit protocol against a store that fails, loses replies and has other writers.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 mod faulty;
 

@@ -1,4 +1,5 @@
 //! The sink over the S3 protocol: a real server, real requests, put-if-absent by `If-None-Match`.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 use std::{collections::BTreeMap, sync::Arc};
 

@@ -58,7 +58,6 @@ pub(crate) async fn work(options: Options) -> Result<()> {
                 ("session.timeout.ms".to_owned(), "6000".to_owned()),
                 ("reconnect.backoff.max.ms".to_owned(), "1000".to_owned()),
             ]),
-            ..KafkaConfig::default()
         },
         tenancy,
         redactor: None,

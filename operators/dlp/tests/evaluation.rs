@@ -4,6 +4,8 @@
 //! A finding counts as right if its kind is the label's and the two overlap by at least half of the
 //! longer one.
 
+#![allow(clippy::unwrap_used, reason = "the generator is a part of the test")]
+
 use std::{collections::BTreeMap, fmt::Write, ops::Range};
 
 use base64::{Engine, prelude::BASE64_URL_SAFE_NO_PAD};

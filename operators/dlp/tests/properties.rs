@@ -1,6 +1,8 @@
 //! What must hold for any input: nothing panics, JSON stays JSON, what is not found is not changed,
 //! and nothing is left to find.
 
+#![allow(clippy::unwrap_used, reason = "what builds a test's policy is a part of the test")]
+
 use companyos_dlp::{DlpConfig, Fired, Redactor, Scanner, Shape, Verdict, redact_masked};
 use proptest::prelude::*;
 use serde_json::{Value, json};

@@ -1,5 +1,6 @@
 //! The engine as its users meet it: records on a broker, workers that come, go and die, rows in
 //! tables. Every scenario runs on the embedded broker and on Apache Kafka.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 mod brokers;
 mod exactly_once;

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::{duration_text, zorder_key::MAX_COLUMNS};
+use crate::zorder_key::MAX_COLUMNS;
 
 const MIB: u64 = 1024 * 1024;
 const HOUR: Duration = Duration::from_secs(3600);
@@ -61,7 +61,7 @@ pub struct CheckpointConfig {
     /// Whether the task runs.
     pub enabled: bool,
     /// How often it looks.
-    #[serde(with = "duration_text")]
+    #[serde(with = "humantime_serde")]
     pub interval: Duration,
     /// A checkpoint is written once this many commits follow the last one.
     pub every_commits: u64,
@@ -80,11 +80,11 @@ pub struct LogCleanupConfig {
     /// Whether the task runs.
     pub enabled: bool,
     /// How often.
-    #[serde(with = "duration_text")]
+    #[serde(with = "humantime_serde")]
     pub interval: Duration,
     /// Log entries younger than this stay, whatever the checkpoints: streaming readers and writers
     /// follow the log entry by entry. Less than an hour needs `force`.
-    #[serde(with = "duration_text")]
+    #[serde(with = "humantime_serde")]
     pub retention: Duration,
     /// The newest this many versions stay whatever their age, so that even a forced retention does
     /// not cut off a writer that is a few commits behind.
@@ -106,14 +106,14 @@ pub struct CompactionConfig {
     /// Whether the task runs.
     pub enabled: bool,
     /// How often.
-    #[serde(with = "duration_text")]
+    #[serde(with = "humantime_serde")]
     pub interval: Duration,
     /// Size to merge up to, in bytes; also bounds the task's memory, to about three times this.
     pub target_bytes: u64,
     /// Fewest files worth merging.
     pub min_files: usize,
     /// Files younger than this are left alone.
-    #[serde(with = "duration_text")]
+    #[serde(with = "humantime_serde")]
     pub min_age: Duration,
     /// Most input bytes rewritten in one run of one table.
     pub max_bytes_per_run: u64,
@@ -142,7 +142,7 @@ pub struct ClusterConfig {
     /// Whether the task runs.
     pub enabled: bool,
     /// How often.
-    #[serde(with = "duration_text")]
+    #[serde(with = "humantime_serde")]
     pub interval: Duration,
     /// Columns to cluster by, such as `feature` and `occurred_at`. Tables that lack one of them
     /// are left alone.
@@ -175,7 +175,7 @@ pub struct RetentionConfig {
     /// Whether the task runs.
     pub enabled: bool,
     /// How often.
-    #[serde(with = "duration_text")]
+    #[serde(with = "humantime_serde")]
     pub interval: Duration,
     /// Which days to keep. The rule that names the most wins; of equals, the one that keeps less.
     /// Rows no rule speaks of are kept.
@@ -212,7 +212,7 @@ pub struct ArchiveConfig {
     /// Whether the task runs (in regions that have an archive).
     pub enabled: bool,
     /// How often.
-    #[serde(with = "duration_text")]
+    #[serde(with = "humantime_serde")]
     pub interval: Duration,
     /// Days older than this many days are moved; 0 moves nothing.
     pub after_days: u32,
@@ -223,7 +223,7 @@ pub struct ArchiveConfig {
     /// Most bytes moved in one run of one table.
     pub max_bytes_per_run: u64,
     /// An unfinished move that nobody worked on for this long is taken over.
-    #[serde(with = "duration_text")]
+    #[serde(with = "humantime_serde")]
     pub take_over_after: Duration,
 }
 
@@ -248,16 +248,16 @@ pub struct VacuumConfig {
     /// Whether the task runs.
     pub enabled: bool,
     /// How often.
-    #[serde(with = "duration_text")]
+    #[serde(with = "humantime_serde")]
     pub interval: Duration,
     /// Files removed from the table stay this long: readers of older versions need them. Less than
     /// 7 days needs `force`. More than the table's `delta.deletedFileRetentionDuration` (7 days by
     /// default) is refused by the task, as the log forgets removed files after that.
-    #[serde(with = "duration_text")]
+    #[serde(with = "humantime_serde")]
     pub retention: Duration,
     /// Files no log entry names stay this long after they were stored, or for `retention` if that
     /// is longer: they may belong to a commit under way. Never less than an hour.
-    #[serde(with = "duration_text")]
+    #[serde(with = "humantime_serde")]
     pub orphan_age: Duration,
     /// Accept a retention below 7 days.
     pub force: bool,

@@ -9,7 +9,7 @@ use arrow::{
 };
 use bytes::Bytes;
 use chrono::Utc;
-use companyos_sinks::delta::FileOptions;
+use companyos_sinks::delta::{FileOptions, file_stats};
 use deltalake::kernel::Add;
 use object_store::{ObjectStore, ObjectStoreExt, path::Path};
 use parquet::{
@@ -20,7 +20,7 @@ use tracing::debug;
 use uuid::Uuid;
 
 use crate::{
-    MaintenanceError, file_stats,
+    MaintenanceError,
     live_table::{LiveFile, LiveTable},
 };
 

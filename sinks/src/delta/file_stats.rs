@@ -15,7 +15,7 @@ use parquet::{
 use serde_json::{Map, Value, json};
 
 /// The statistics of a written file, as the JSON text of an `add` action's `stats`.
-pub(super) fn to_json(metadata: &ParquetMetaData, schema: &Schema) -> Result<String, ParquetError> {
+pub fn to_json(metadata: &ParquetMetaData, schema: &Schema) -> Result<String, ParquetError> {
     let (mut min, mut max, mut nulls) = (Map::new(), Map::new(), Map::new());
     let parquet_schema = metadata.file_metadata().schema_descr();
     for field in schema.fields() {

@@ -8,7 +8,7 @@
 
 mod commit;
 mod encode;
-mod file_stats;
+pub mod file_stats;
 mod recent;
 mod table;
 
@@ -52,7 +52,7 @@ pub enum DeltaSinkError {
     },
     /// The storage cannot be opened.
     #[error(transparent)]
-    Storage(StorageError),
+    Storage(Box<StorageError>),
     /// Rows that do not encode: a bug or an unsupported schema; trying again does not help.
     #[error("table {table}: cannot encode rows: {reason}")]
     Encode {
@@ -91,8 +91,8 @@ impl DeltaSinkError {
 impl From<StorageError> for DeltaSinkError {
     fn from(error: StorageError) -> Self {
         match error {
-            StorageError::Table { table, source } => Self::Delta { table: table.to_string(), source },
-            other => Self::Storage(other),
+            StorageError::Table { table, source } => Self::Delta { table, source },
+            other => Self::Storage(Box::new(other)),
         }
     }
 }

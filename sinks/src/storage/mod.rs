@@ -32,7 +32,7 @@ pub enum StorageError {
     #[error("cannot open storage {url}: {source}")]
     Open {
         /// Root URL (without credentials: they are options).
-        url: Url,
+        url: String,
         /// What object_store said.
         source: object_store::Error,
     },
@@ -40,7 +40,7 @@ pub enum StorageError {
     #[error("cannot load table {table}: {source}")]
     Table {
         /// Table URL.
-        table: Url,
+        table: String,
         /// What delta-rs said.
         source: Box<DeltaTableError>,
     },
@@ -51,7 +51,7 @@ impl Storage {
     ///
     /// Local folders are written durably: a put returns only after fsync of file and folder.
     pub fn open(url: &Url, options: &BTreeMap<String, String>) -> Result<Self, StorageError> {
-        let fail = |source| StorageError::Open { url: url.clone(), source };
+        let fail = |source| StorageError::Open { url: url.to_string(), source };
         let (scheme, _) = ObjectStoreScheme::parse(url).map_err(|e| fail(e.into()))?;
         let (store, prefix) = object_store::parse_url_opts(url, options.iter()).map_err(fail)?;
         let store: Arc<dyn ObjectStore> = match scheme {
@@ -107,14 +107,14 @@ impl Storage {
         self.log_store(table)
             .is_delta_table_location()
             .await
-            .map_err(|e| StorageError::Table { table: self.table_url(table), source: Box::new(e) })
+            .map_err(|e| StorageError::Table { table: self.table_url(table).to_string(), source: Box::new(e) })
     }
 
     /// The table's latest version, or none if it does not exist yet.
     pub async fn load_table(&self, table: &str) -> Result<Option<DeltaTable>, StorageError> {
         load_if_exists(self.log_store(table))
             .await
-            .map_err(|source| StorageError::Table { table: self.table_url(table), source: Box::new(source) })
+            .map_err(|source| StorageError::Table { table: self.table_url(table).to_string(), source: Box::new(source) })
     }
 }
 

@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, time::Duration};
 use companyos_schemas::Stream;
 use serde::{Deserialize, Serialize};
 
-use crate::{GatewayError, duration_text};
+use crate::GatewayError;
 
 const KIB: usize = 1024;
 const MIB: usize = 1024 * KIB;
@@ -17,10 +17,10 @@ pub struct GatewayConfig {
     /// Topic of each stream; a stream that is not named goes to the topic of its own name.
     pub topics: BTreeMap<Stream, String>,
     /// How far `occurred_at` may lie ahead of the gateway's clock.
-    #[serde(with = "duration_text")]
+    #[serde(with = "humantime_serde")]
     pub max_future_skew: Duration,
     /// How far `occurred_at` may lie in the past.
-    #[serde(with = "duration_text")]
+    #[serde(with = "humantime_serde")]
     pub max_age: Duration,
     /// Sizes and counts one request, and all of them together, may reach.
     pub limits: Limits,
@@ -51,10 +51,10 @@ pub struct Limits {
     /// Events of one request that are under way to Kafka at once.
     pub max_deliveries: usize,
     /// How long a client may take to send its body.
-    #[serde(with = "duration_text")]
+    #[serde(with = "humantime_serde")]
     pub body_timeout: Duration,
     /// How long a shutdown waits for requests under way.
-    #[serde(with = "duration_text")]
+    #[serde(with = "humantime_serde")]
     pub shutdown_grace: Duration,
 }
 
@@ -87,7 +87,7 @@ pub struct TenantRate {
 #[serde(deny_unknown_fields, default)]
 pub struct IdempotencyLimits {
     /// How long a response is kept for replay.
-    #[serde(with = "duration_text")]
+    #[serde(with = "humantime_serde")]
     pub ttl: Duration,
     /// Most responses kept; the oldest goes first.
     pub max_entries: usize,
@@ -102,13 +102,13 @@ pub struct ProducerConfig {
     /// Brokers to start from, `host:port` separated by commas.
     pub bootstrap_servers: String,
     /// How long a record waits for company before it is sent.
-    #[serde(with = "duration_text")]
+    #[serde(with = "humantime_serde")]
     pub linger: Duration,
     /// How long a record may take until Kafka acknowledges it; then the client gets 503.
-    #[serde(with = "duration_text")]
+    #[serde(with = "humantime_serde")]
     pub delivery_timeout: Duration,
     /// How long a record waits for room in a full queue before the client gets 503.
-    #[serde(with = "duration_text")]
+    #[serde(with = "humantime_serde")]
     pub queue_timeout: Duration,
     /// Most KiB of records queued in the producer.
     pub queue_kib: u32,

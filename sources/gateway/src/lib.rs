@@ -16,7 +16,6 @@ pub mod cloudevents;
 mod coerce;
 pub mod config;
 mod decompress;
-mod duration_text;
 mod error;
 pub mod event;
 mod idempotency;

@@ -43,6 +43,8 @@ pub struct Row {
     pub id: String,
     pub stream: String,
     pub reason: String,
+    /// The rule within the reason, such as a DLP rule's id.
+    pub rule: Option<String>,
     pub field: Option<String>,
     pub detail: String,
     pub tenant: Option<String>,
@@ -133,8 +135,8 @@ fn rows_of(region: &str, batch: &RecordBatch, into: &mut Vec<Row>) -> Result<()>
     let text = |name: &str| -> Result<Vec<Option<String>>> {
         Ok(column(name, &DataType::Utf8)?.as_string::<i32>().iter().map(|v| v.map(str::to_owned)).collect())
     };
-    let (id, stream, reason, field, detail) =
-        (text("quarantine_id")?, text("stream")?, text("reason")?, text("field")?, text("detail")?);
+    let (id, stream, reason, rule) = (text("quarantine_id")?, text("stream")?, text("reason")?, text("rule")?);
+    let (field, detail) = (text("field")?, text("detail")?);
     let (tenant, env, claimed, event) = (text("tenant")?, text("env")?, text("region")?, text("event_id")?);
     let (payload, key, topic, trace, origin) =
         (text("payload")?, text("seal_key")?, text("_topic")?, text("_trace_id")?, text("_origin")?);
@@ -150,6 +152,7 @@ fn rows_of(region: &str, batch: &RecordBatch, into: &mut Vec<Row>) -> Result<()>
             id: of(&id).unwrap_or_default(),
             stream: of(&stream).unwrap_or_default(),
             reason: of(&reason).unwrap_or_default(),
+            rule: of(&rule),
             field: of(&field),
             detail: of(&detail).unwrap_or_default(),
             tenant: of(&tenant),

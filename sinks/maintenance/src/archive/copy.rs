@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
+use companyos_sinks::delta::file_stats;
 use chrono::Utc;
 use deltalake::kernel::Add;
 use object_store::{ObjectStore, ObjectStoreExt, path::Path};
@@ -14,7 +15,7 @@ use sha2::{Digest, Sha256};
 
 use super::ManifestFile;
 use crate::{
-    MaintenanceError, file_stats,
+    MaintenanceError,
     live_table::LiveFile,
     rewrite::{blocking, read_object},
 };
