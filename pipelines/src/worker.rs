@@ -214,8 +214,7 @@ fn start_member(
     let (done, result) = tokio::sync::oneshot::channel();
     // A thread of its own: rebalance callbacks block, and must not block the async runtime.
     thread::Builder::new().name(name.to_owned()).spawn(move || {
-        let outcome =
-            catch_unwind(AssertUnwindSafe(|| member.run(&stop))).unwrap_or(Err(MemberError::Panicked));
+        let outcome = catch_unwind(AssertUnwindSafe(|| member.run(&stop))).unwrap_or(Err(MemberError::Panicked));
         match outcome {
             // Closing the consumer would call back into what just broke, and wait for it. The process
             // is about to end, and the group notices by the session's timeout.

@@ -67,9 +67,7 @@ impl Place {
 
     fn data_files(&self) -> usize {
         let days = std::fs::read_dir(self.dir.path().join("t")).unwrap().map(|e| e.unwrap().path());
-        days.filter(|d| d.is_dir() && !d.ends_with("_delta_log"))
-            .map(|d| std::fs::read_dir(d).unwrap().count())
-            .sum()
+        days.filter(|d| d.is_dir() && !d.ends_with("_delta_log")).map(|d| std::fs::read_dir(d).unwrap().count()).sum()
     }
 }
 

@@ -29,8 +29,7 @@ use figment::{
 use serde::{Deserialize, Serialize};
 
 pub use sections::{
-    AccessSection, GatewaySection, KafkaSection, LogFormat, PipelineSection, QuarantineSection,
-    TelemetrySection, local,
+    AccessSection, GatewaySection, KafkaSection, LogFormat, PipelineSection, QuarantineSection, TelemetrySection, local,
 };
 
 /// Everything a process can be told.

@@ -9,7 +9,7 @@ use std::{
 
 use anyhow::{Context, Result, bail};
 use clap::Args;
-use companyos_maintenance::{MaintenanceConfig, Maintainer, RegionStorage};
+use companyos_maintenance::{Maintainer, MaintenanceConfig, RegionStorage};
 use rdkafka::{
     ClientConfig,
     admin::{AdminClient, AdminOptions, NewTopic, TopicReplication},
@@ -17,14 +17,7 @@ use rdkafka::{
 };
 use xtask::kafka::{KafkaCluster, KafkaOptions};
 
-use crate::{
-    action::Action,
-    fleet::Fleet,
-    ledger::Ledger,
-    tables::Tables,
-    tenancy::tenancy,
-    worker::WEATHER_FILE,
-};
+use crate::{action::Action, fleet::Fleet, ledger::Ledger, tables::Tables, tenancy::tenancy, worker::WEATHER_FILE};
 
 #[derive(Args)]
 pub(crate) struct Options {

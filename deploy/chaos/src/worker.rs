@@ -33,7 +33,11 @@ pub(crate) struct Options {
 
 /// Works until SIGTERM.
 pub(crate) async fn work(options: Options) -> Result<()> {
-    tracing_subscriber::fmt().with_ansi(false).with_writer(std::io::stderr).with_env_filter("info,buoyant_kernel=warn,delta_kernel=warn,deltalake=warn").init();
+    tracing_subscriber::fmt()
+        .with_ansi(false)
+        .with_writer(std::io::stderr)
+        .with_env_filter("info,buoyant_kernel=warn,delta_kernel=warn,deltalake=warn")
+        .init();
     let tenancy = Arc::new(tenancy(&options.data)?);
     let weather = Weather::watch(options.data.join(WEATHER_FILE), options.seed);
     let storages = WorkerSetup::storages(&tenancy)?

@@ -25,7 +25,8 @@ async fn events_land_once_in_their_region_with_lineage(world: World) {
     let worker = world.worker().await;
     world.settled(300, 0).await;
     for (region, tenant, rows) in [("eu", "alpha", 100), ("us", "alpha", 100), ("us", "beta", 100)] {
-        let sql = format!("SELECT count(*) FROM product_events_{region} WHERE region = '{region}' AND tenant = '{tenant}'");
+        let sql =
+            format!("SELECT count(*) FROM product_events_{region} WHERE region = '{region}' AND tenant = '{tenant}'");
         assert_eq!(world.count(&sql).await, rows, "{tenant} in {region}");
     }
     let lineage = world.sql("SELECT _partition, _offset FROM product_events WHERE _topic <> ''").await;
@@ -101,4 +102,17 @@ async fn a_consumer_group_that_lies_changes_nothing(world: World) {
     let worker = world.worker().await;
     world.settled(150, 0).await;
     worker.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn a_topic_made_anew_is_refused_instead_of_skipped() {
+    let world = World::new(&crate::brokers::kafka().await).await;
+    world.send(ids(0..60)).await;
+    let worker = world.worker().await;
+    world.settled(60, 0).await;
+    worker.stop().await;
+    world.make_topic_anew().await;
+    world.send(ids(60..63)).await;
+    let error = world.worker().await.failure().await;
+    assert!(error.contains("made anew"), "{error}");
 }

@@ -1,11 +1,18 @@
 //! What breaks a rule goes to quarantine, in the right place, and stops nothing.
 
+use std::sync::Arc;
+
+use companyos_dlp::DlpConfig;
+use companyos_operators::{Redactor, Sealer, WAIVER_HEADER, issue_waiver};
+
 use crate::world::{Sent, World, event};
 
 crate::on_both_brokers!(
     bad_records_are_quarantined_with_reason_and_offset,
     residency_is_kept_even_in_quarantine,
     quarantined_events_are_announced_without_their_payload,
+    personal_data_is_redacted_before_it_is_stored,
+    a_release_passes_the_rule_it_waives_and_a_forged_one_does_not,
 );
 
 async fn bad_records_are_quarantined_with_reason_and_offset(world: World) {
@@ -16,12 +23,23 @@ async fn bad_records_are_quarantined_with_reason_and_offset(world: World) {
         ("empty_value", Sent { payload: Some(Vec::new()), ..Sent::default() }),
         ("missing_field", event("m", "alpha", "eu", "x").replace("\"role\":\"admin\",", "").into()),
         ("wrong_type", event("w", "alpha", "eu", "x").replace("\"admin\"", "{\"is\":\"admin\"}").into()),
-        ("invalid_value", event("v", "alpha", "eu", "x").replace("\"pii_classification\":\"none", "\"pii_classification\":\"x").into()),
+        (
+            "invalid_value",
+            event("v", "alpha", "eu", "x")
+                .replace("\"pii_classification\":\"none", "\"pii_classification\":\"x")
+                .into(),
+        ),
         ("payload_hash_mismatch", event("h", "alpha", "eu", "x").replace("\"note\":\"x\"", "\"note\":\"y\"").into()),
         ("unknown_tenant", event("t", "gamma", "eu", "x").into()),
         ("duplicate_field", event("d", "alpha", "eu", "x").replace("\"role\":", "\"role\":\"a\",\"role\":").into()),
-        ("clock_skew_future", event("f", "alpha", "eu", "x").replace("\"occurred_at\":\"20", "\"occurred_at\":\"21").into()),
-        ("clock_skew_past", event("p", "alpha", "eu", "x").replace("\"occurred_at\":\"20", "\"occurred_at\":\"19").into()),
+        (
+            "clock_skew_future",
+            event("f", "alpha", "eu", "x").replace("\"occurred_at\":\"20", "\"occurred_at\":\"21").into(),
+        ),
+        (
+            "clock_skew_past",
+            event("p", "alpha", "eu", "x").replace("\"occurred_at\":\"20", "\"occurred_at\":\"19").into(),
+        ),
     ];
     let tombstone = Sent { key: "gone".into(), payload: None, ..Sent::default() };
     let worker = world.worker().await;
@@ -83,4 +101,41 @@ async fn quarantined_events_are_announced_without_their_payload(world: World) {
     assert_eq!(record["reason"], "unknown_tenant");
     assert_eq!((record["_partition"].as_i64(), record["_offset"].as_i64()), (Some(i64::from(at.0)), Some(at.1)));
     assert!(!String::from_utf8_lossy(&announced[0]).contains("PRIVATE-NOTE"));
+}
+
+async fn personal_data_is_redacted_before_it_is_stored(world: World) {
+    let (mail, card) = ("jane.doe@example.com", "4111 1111 1111 1111");
+    let text = event("d", "alpha", "eu", &format!("write to {mail} about {card}"));
+    let bad = event("b", "alpha", "eu", &format!("write to {mail}")).replace("\"role\":\"admin\",", "");
+    world.send([text, bad]).await;
+    let redactor = Redactor::new(&DlpConfig::default()).unwrap();
+    let worker = world.worker_with(|setup| setup.redactor = Some(Arc::new(redactor))).await;
+    world.settled(1, 1).await;
+    for table in ["product_events", "quarantine"] {
+        let cells = world.sql(&format!("SELECT * FROM {table}")).await.concat().join(" ");
+        assert!(cells.contains("write to"), "{cells}");
+        assert!(!cells.contains(mail) && !cells.contains(card), "{table}: {cells}");
+    }
+    let rules = world.sql("SELECT _dlp_rules FROM product_events").await.concat().join(" ");
+    assert!(rules.contains("email") && rules.contains("card"), "{rules}");
+    worker.stop().await;
+}
+
+async fn a_release_passes_the_rule_it_waives_and_a_forged_one_does_not(world: World) {
+    const RULE: &str = "payload_hash_mismatch";
+    let release = |id: &str, key: [u8; 32], bound_to: Option<&str>| {
+        let text = event(id, "alpha", "eu", "x").replace("\"note\":\"x\"", "\"note\":\"y\"");
+        let event = bound_to.unwrap_or(&text).as_bytes();
+        let waiver = issue_waiver(&Sealer::new("test", key), event, RULE).unwrap();
+        Sent { headers: vec![("companyos-origin", "there/0/7/0".into()), (WAIVER_HEADER, waiver)], ..Sent::from(text) }
+    };
+    let mut unsealed = release("not sealed", [7; 32], None);
+    unsealed.headers[1].1 = RULE.into();
+    let other_key = release("another key", [8; 32], None);
+    let other_event = release("another event", [7; 32], Some("{}"));
+    world.send([release("released", [7; 32], None), unsealed, other_key, other_event]).await;
+    let worker = world.worker().await;
+    world.settled(1, 3).await;
+    assert_eq!(world.sql("SELECT event_id, _origin FROM product_events").await, [["released", "there/0/7/0"]]);
+    worker.stop().await;
 }

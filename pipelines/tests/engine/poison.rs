@@ -52,7 +52,9 @@ fn poison(number: usize, random: &mut StdRng) -> Sent {
         6 => text.replace("\"role\":\"admin\"", "\"role\":NaN").into_bytes(),
         7 => text.replace("\"occurred_at\":\"20", "\"occurred_at\":\"99").into_bytes(),
         8 => text.replace("\"role\":", "\"role\":\"a\",\"role\":").into_bytes(),
-        9 => text.replace("\"admin\"", ["1e400", "{}", "[]", "null", "true", "\"\""][random.random_range(0..6)]).into_bytes(),
+        9 => text
+            .replace("\"admin\"", ["1e400", "{}", "[]", "null", "true", "\"\""][random.random_range(0..6)])
+            .into_bytes(),
         10 => format!("\u{feff}{text}").into_bytes(),
         11 => text.replace("web/1", "\\ud800 \\u0000 \\x").into_bytes(),
         12 => array(random),

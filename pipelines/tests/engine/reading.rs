@@ -1,6 +1,9 @@
 //! Everything a producer may send: arrays, CloudEvents, codecs, trace context, large records.
 
-use rdkafka::{ClientConfig, producer::{FutureProducer, FutureRecord}};
+use rdkafka::{
+    ClientConfig,
+    producer::{FutureProducer, FutureRecord},
+};
 
 use crate::world::{PATIENCE, Sent, World, event};
 

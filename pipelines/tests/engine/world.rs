@@ -56,6 +56,11 @@ impl Running {
         self.ended.await.unwrap().unwrap();
     }
 
+    /// Waits until it ends by itself, and says why.
+    pub async fn failure(self) -> String {
+        tokio::time::timeout(PATIENCE, self.ended).await.unwrap().unwrap().unwrap_err().to_string()
+    }
+
     /// Waits until it owns `count` partitions.
     pub async fn owns(&self, count: usize) {
         until(&format!("{count} partitions are assigned"), async || self.health.partitions() == count).await;
@@ -107,13 +112,17 @@ impl World {
         let storages = WorkerSetup::storages(&tenancy).unwrap();
         let mut client = ClientConfig::new();
         client.set("bootstrap.servers", bootstrap).set("message.max.bytes", "16000000");
-        let admin: AdminClient<DefaultClientContext> = client.create().unwrap();
-        let new = NewTopic::new(&topic, 4, TopicReplication::Fixed(1)).set("max.message.bytes", "16000000");
-        for result in admin.create_topics([&new], &AdminOptions::new()).await.unwrap() {
-            result.unwrap();
-        }
+        create_topic(&client.create().unwrap(), &topic).await.unwrap();
         let producer = client.set("enable.idempotence", "true").set("linger.ms", "2").create().unwrap();
         Self { bootstrap: bootstrap.to_owned(), topic, tenancy: Arc::new(tenancy), storages, _dir: dir, producer }
+    }
+
+    /// Deletes the topic and creates it again.
+    pub async fn make_topic_anew(&self) {
+        let admin: AdminClient<DefaultClientContext> =
+            ClientConfig::new().set("bootstrap.servers", &self.bootstrap).create().unwrap();
+        admin.delete_topics(&[&self.topic], &AdminOptions::new()).await.unwrap();
+        until("the old topic is gone", async || create_topic(&admin, &self.topic).await.is_ok()).await;
     }
 
     /// Sends records and returns where they ended up, once the broker has them all.
@@ -200,9 +209,9 @@ impl World {
                     None => {
                         let schema = match table {
                             "quarantine" => companyos_schemas::quarantine::table_schema(),
-                            _ => companyos_schemas::arrow_schema::table_schema(
-                                companyos_schemas::Stream::ProductEvents,
-                            ),
+                            _ => {
+                                companyos_schemas::arrow_schema::table_schema(companyos_schemas::Stream::ProductEvents)
+                            }
                         };
                         context.read_batch(RecordBatch::new_empty(schema)).unwrap()
                     }
@@ -249,6 +258,15 @@ impl World {
         let twice = "SELECT tenant, event_id FROM product_events GROUP BY 1, 2 HAVING count(*) > 1";
         assert_eq!(self.sql(twice).await, Vec::<Vec<String>>::new(), "events stored twice");
     }
+}
+
+async fn create_topic(
+    admin: &AdminClient<DefaultClientContext>,
+    topic: &str,
+) -> Result<(), rdkafka::types::RDKafkaErrorCode> {
+    let new = NewTopic::new(topic, 4, TopicReplication::Fixed(1)).set("max.message.bytes", "16000000");
+    let results = admin.create_topics([&new], &AdminOptions::new()).await.unwrap();
+    results.into_iter().try_for_each(|result| result.map(|_| ()).map_err(|(_, code)| code))
 }
 
 /// Polls `condition` until it holds.

@@ -30,14 +30,16 @@ pub async fn recent_ids(
     let fail = |source: DataFusionError| DeltaSinkError::Read { table: table.to_owned(), source: Box::new(source) };
     let Some(delta) = storage.load_table(table).await? else { return Ok(0) };
     let provider = delta.table_provider().await.map_err(fail)?;
-    let since = ScalarValue::TimestampMicrosecond(Some(since), Some("UTC".into()))
-        .cast_to(&timestamp_type())
-        .map_err(fail)?;
+    let since =
+        ScalarValue::TimestampMicrosecond(Some(since), Some("UTC".into())).cast_to(&timestamp_type()).map_err(fail)?;
     let rows = SessionContext::new()
         .read_table(provider)
         .and_then(|df| {
             df.filter(
-                col(TOPIC).eq(lit(topic)).and(col(PARTITION).eq(lit(partition))).and(col(INGESTED_AT).gt_eq(lit(since))),
+                col(TOPIC)
+                    .eq(lit(topic))
+                    .and(col(PARTITION).eq(lit(partition)))
+                    .and(col(INGESTED_AT).gt_eq(lit(since))),
             )
         })
         .and_then(|df| {

@@ -112,9 +112,10 @@ impl Storage {
 
     /// The table's latest version, or none if it does not exist yet.
     pub async fn load_table(&self, table: &str) -> Result<Option<DeltaTable>, StorageError> {
-        load_if_exists(self.log_store(table))
-            .await
-            .map_err(|source| StorageError::Table { table: self.table_url(table).to_string(), source: Box::new(source) })
+        load_if_exists(self.log_store(table)).await.map_err(|source| StorageError::Table {
+            table: self.table_url(table).to_string(),
+            source: Box::new(source),
+        })
     }
 }
 

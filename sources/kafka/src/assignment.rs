@@ -152,9 +152,7 @@ fn check_start(
 ) -> Result<(), SourceError> {
     let Start::At(position) = start else { return Ok(()) };
     match consumer.fetch_watermarks(&partition.topic, partition.partition, WATERMARKS_WITHIN) {
-        Ok((_, end)) if position > end => {
-            Err(SourceError::BeyondEnd { partition: partition.clone(), position, end })
-        }
+        Ok((_, end)) if position > end => Err(SourceError::BeyondEnd { partition: partition.clone(), position, end }),
         Ok((first, _)) if position < first => {
             let lost = first.abs_diff(position);
             error!(?partition, position, first, lost, "Kafka deleted records before they were read");

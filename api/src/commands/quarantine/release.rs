@@ -90,7 +90,8 @@ async fn send(
     let original = original?;
     let mut headers = OwnedHeaders::new().insert(Header { key: ORIGIN_HEADER, value: Some(row.first_origin()) });
     if let Some(sealer) = waiving {
-        let rules = [Some(row.reason.as_str()), row.rule.as_deref()].into_iter().flatten().collect::<Vec<_>>().join(",");
+        let rules =
+            [Some(row.reason.as_str()), row.rule.as_deref()].into_iter().flatten().collect::<Vec<_>>().join(",");
         let waiver = issue_waiver(sealer, &original.value, &rules)?;
         headers = headers.insert(Header { key: WAIVER_HEADER, value: Some(&waiver) });
     }

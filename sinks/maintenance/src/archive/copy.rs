@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use companyos_sinks::delta::file_stats;
 use chrono::Utc;
+use companyos_sinks::delta::file_stats;
 use deltalake::kernel::Add;
 use object_store::{ObjectStore, ObjectStoreExt, path::Path};
 use parquet::{
