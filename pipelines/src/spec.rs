@@ -10,7 +10,9 @@ use serde::{Deserialize, Serialize};
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct PipelineSpec {
-    /// Name; part of the consumer group and of the tables' positions, so it must not change.
+    /// Name; the stream's unless given. Part of the consumer group and of the tables' positions, so it
+    /// must not change.
+    #[serde(default)]
     pub name: String,
     /// Contract the events follow and table they go to.
     pub stream: Stream,
@@ -88,12 +90,20 @@ impl PipelineSpec {
     }
 
     fn parse(file: &str, text: &str) -> Result<Self, SpecError> {
-        let mut spec: PipelineSpec =
+        let spec: PipelineSpec =
             serde_yaml_ng::from_str(text).map_err(|source| SpecError::Parse { file: file.to_owned(), source })?;
-        if spec.topics.is_empty() {
-            spec.topics.push(spec.stream.name().to_owned());
+        Ok(spec.complete())
+    }
+
+    /// With the stream's name where no name or topic is given.
+    pub fn complete(mut self) -> Self {
+        if self.name.is_empty() {
+            self.name = self.stream.name().to_owned();
         }
-        Ok(spec)
+        if self.topics.is_empty() {
+            self.topics.push(self.stream.name().to_owned());
+        }
+        self
     }
 
     /// Consumer group of the pipeline, in a deployment whose groups start with `prefix`.

@@ -16,7 +16,7 @@ use std::{
 
 use companyos_dlp::{DlpConfig, Redactor};
 use companyos_maintenance::MaintenanceConfig;
-use companyos_pipelines::WorkerConfig;
+use companyos_pipelines::{PipelineSpec, WorkerConfig};
 use companyos_query::QueryConfig;
 use companyos_schemas::{
     access::TokenRegistry,
@@ -29,7 +29,7 @@ use figment::{
 use serde::{Deserialize, Serialize};
 
 pub use sections::{
-    AccessSection, GatewaySection, KafkaSection, LogFormat, PipelineSection, QuarantineSection, TelemetrySection, local,
+    AccessSection, GatewaySection, KafkaSection, LogFormat, QuarantineSection, TelemetrySection, local,
 };
 
 /// Everything a process can be told.
@@ -57,7 +57,7 @@ pub struct Config {
     /// Logs, metrics, traces, health.
     pub telemetry: TelemetrySection,
     /// Pipelines that replace the built-in ones.
-    pub pipelines: Vec<PipelineSection>,
+    pub pipelines: Vec<PipelineSpec>,
 }
 
 impl Default for Config {

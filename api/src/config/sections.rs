@@ -8,8 +8,8 @@ use std::{
     time::Duration,
 };
 
-use companyos_operators::{DecodeConfig, DedupConfig, Sealer};
-use companyos_schemas::{Stream, access::TokenGrant};
+use companyos_operators::Sealer;
+use companyos_schemas::access::TokenGrant;
 use companyos_source_gateway::GatewayConfig;
 use companyos_source_kafka::KafkaConfig;
 use serde::{Deserialize, Serialize};
@@ -186,33 +186,6 @@ pub enum LogFormat {
     Text,
     /// One JSON object a line.
     Json,
-}
-
-/// One entry of `[[pipelines]]`. Where there are any, they replace the built-in set.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct PipelineSection {
-    /// Name; the stream's unless given. Part of the positions in the tables: never change it.
-    #[serde(default)]
-    pub name: Option<String>,
-    /// Contract the events follow and table they go to.
-    pub stream: Stream,
-    /// Topics read; the stream's name unless given.
-    #[serde(default)]
-    pub topics: Vec<String>,
-    /// Bounds and defaults of decoding.
-    #[serde(default)]
-    pub decode: DecodeConfig,
-    /// Horizon and size of deduplication.
-    #[serde(default)]
-    pub dedup: DedupConfig,
-    /// Whether data loss prevention runs.
-    #[serde(default = "yes")]
-    pub dlp: bool,
-}
-
-fn yes() -> bool {
-    true
 }
 
 /// An address only this machine reaches: nothing listens to the world unless told to.

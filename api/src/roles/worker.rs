@@ -47,16 +47,7 @@ fn pipelines(config: &Config) -> Result<Vec<PipelineSpec>> {
         bail!("worker.pipelines_dir and [[pipelines]] cannot be used together");
     }
     let mut specs: Vec<PipelineSpec> = Vec::new();
-    for section in &config.pipelines {
-        let stream = section.stream.name();
-        let spec = PipelineSpec {
-            name: section.name.clone().unwrap_or_else(|| stream.to_owned()),
-            stream: section.stream,
-            topics: if section.topics.is_empty() { vec![stream.to_owned()] } else { section.topics.clone() },
-            decode: section.decode.clone(),
-            dedup: section.dedup.clone(),
-            dlp: section.dlp,
-        };
+    for spec in config.pipelines.iter().cloned().map(PipelineSpec::complete) {
         if specs.iter().any(|other| other.name == spec.name) {
             bail!("pipelines: two are named {:?}; give each a name", spec.name);
         }
