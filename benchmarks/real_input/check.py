@@ -42,7 +42,7 @@ def ensure_venv():
     python = place / "bin/python"
     if not python.exists():
         venv.create(place, with_pip=True)
-        subprocess.run([python, "-m", "pip", "install", "--quiet", "duckdb", "deltalake", "pyarrow"], check=True)
+        subprocess.run([python, "-m", "pip", "install", "--quiet", "duckdb", "deltalake", "pyarrow", "numpy", "pytz"], check=True)
     if pathlib.Path(sys.prefix).resolve() != place.resolve():
         os.execv(python, [str(python), __file__, *sys.argv[1:]])
 
