@@ -44,7 +44,7 @@ impl Default for WorkerConfig {
             pipelines: Vec::new(),
             pipelines_dir: None,
             commit_interval: Duration::from_secs(1),
-            epoch_max_bytes: 48 << 20,
+            epoch_max_bytes: 32 << 20,
             batch_rows: 8192,
             members: 1,
             quarantine_topic: "quarantine".to_owned(),

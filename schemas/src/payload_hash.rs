@@ -10,7 +10,7 @@ use sha2::{Digest, Sha256};
 pub fn verify(claimed: &str, payload: Option<&str>) -> bool {
     let digits = claimed.strip_prefix("sha256:").unwrap_or(claimed);
     let mut expected = [0u8; 32];
-    if hex::decode_to_slice(digits, &mut expected).is_err() {
+    if const_hex::decode_to_slice(digits, &mut expected).is_err() {
         return false;
     }
     let text = payload.unwrap_or("null");

@@ -59,6 +59,8 @@ impl KafkaConfig {
             // Bounds what librdkafka holds ahead of us, whatever the number of partitions.
             .set("queued.max.messages.kbytes", "32768")
             .set("fetch.max.bytes", "16777216")
+            // A full queue is looked at again after this long; the default of a second would be the pace.
+            .set("fetch.queue.backoff.ms", "5")
             .set("fetch.wait.max.ms", "50")
             .set("auto.offset.reset", "earliest");
         if let Some(id) = &self.instance_id {
