@@ -1,11 +1,10 @@
 //! `companyos maintain`: as a role that keeps at it, or once and done.
 
-use std::{collections::BTreeSet, process::ExitCode};
+use std::process::ExitCode;
 
 use anyhow::Result;
 use clap::Args;
-use companyos_maintenance::{Maintainer, Outcome, RegionStorage, Report};
-use companyos_schemas::{Stream, quarantine};
+use companyos_maintenance::{Maintainer, Outcome, RegionStorage, Report, Task};
 
 use super::serve;
 use crate::{cli::ConfigArgs, config::Config, roles, telemetry};
@@ -18,6 +17,9 @@ pub struct MaintainArgs {
     /// Run every task once, report, and end; 1 if one failed
     #[arg(long)]
     once: bool,
+    /// With --once, only this task; repeatable
+    #[arg(long = "task", requires = "once", value_name = "TASK")]
+    tasks: Vec<Task>,
     /// With --once, print the report as JSON
     #[arg(long, requires = "once")]
     json: bool,
@@ -30,11 +32,10 @@ pub async fn run(args: MaintainArgs) -> Result<ExitCode> {
     }
     telemetry::log_warnings();
     let config = Config::load(args.config.config.as_deref())?;
-    let tables = tables(&config);
+    let chosen: Vec<Task> = Task::ALL.into_iter().filter(|t| args.tasks.is_empty() || args.tasks.contains(t)).collect();
     let maintainer = Maintainer::new(config.maintenance.clone(), RegionStorage::open_all(&config.tenancy)?)?;
     let mut failed = false;
-    for table in tables {
-        let report = maintainer.run_once(&table).await;
+    for report in maintainer.run_all_once(&chosen).await? {
         failed |= report.failures().next().is_some();
         match args.json {
             true => println!("{}", serde_json::to_string(&report)?),
@@ -42,15 +43,6 @@ pub async fn run(args: MaintainArgs) -> Result<ExitCode> {
         }
     }
     Ok(if failed { ExitCode::FAILURE } else { ExitCode::SUCCESS })
-}
-
-/// The configured tables, or all that this product writes.
-fn tables(config: &Config) -> BTreeSet<String> {
-    if !config.maintenance.tables.is_empty() {
-        return config.maintenance.tables.iter().cloned().collect();
-    }
-    let own = [quarantine::TABLE, quarantine::ACTIONS_TABLE];
-    Stream::ALL.iter().map(|s| s.name()).chain(own).map(str::to_owned).collect()
 }
 
 fn show(report: &Report) {
