@@ -1,0 +1,1 @@
+//! Security detections: rules, stateful detectors, findings and the operation of rules.

@@ -1,0 +1,1 @@
+//! Security events as OCSF: mappers, source authenticity, replay protection, clock skew.

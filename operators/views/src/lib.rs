@@ -1,0 +1,1 @@
+//! Materialized views in SQL: planning, partial and final aggregates.
