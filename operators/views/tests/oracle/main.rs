@@ -1,0 +1,175 @@
+//! The standing oracle: whatever the portions, the order and the folding in between, a view's answer
+//! is that of the batch query.
+
+mod batch;
+mod cases;
+mod events;
+mod refusals;
+
+use std::sync::Arc;
+
+use companyos_schemas::Stream;
+use companyos_views::{Dimensions, ReadInput, ViewPlan, ViewStatement, parse};
+use datafusion::{
+    arrow::{
+        array::{RecordBatch, UInt32Array},
+        compute::concat_batches,
+        datatypes::SchemaRef,
+    },
+    catalog::TableProvider,
+    datasource::MemTable,
+    physical_plan::collect,
+    prelude::SessionContext,
+};
+use proptest::prelude::*;
+use rand::{RngExt, SeedableRng, rngs::StdRng, seq::SliceRandom};
+
+use crate::{batch::rows_of, cases::Case};
+
+struct Features;
+
+impl Dimensions for Features {
+    fn schema(&self, name: &str) -> Option<SchemaRef> {
+        (name == "features").then(|| events::features().schema())
+    }
+}
+
+fn plan(sql: &str) -> ViewPlan {
+    let ViewStatement::Create { name, options, query, .. } = parse(sql).unwrap() else { panic!("{sql}") };
+    ViewPlan::new(&name, &query, options, &Features).unwrap_or_else(|e| panic!("{sql}: {e}"))
+}
+
+/// Takes the events in by random portions in random order, folding now and then.
+async fn answer(view: &ViewPlan, events: &RecordBatch, rng: &mut StdRng) -> Vec<RecordBatch> {
+    let mut order: Vec<u32> = (0..events.num_rows() as u32).collect();
+    if rng.random_bool(0.7) {
+        order.shuffle(rng);
+    }
+    let shuffled = datafusion::arrow::compute::take_record_batch(events, &UInt32Array::from(order)).unwrap();
+    let mut state: Vec<RecordBatch> = Vec::new();
+    let mut at = 0;
+    while at < shuffled.num_rows() {
+        let rows = rng.random_range(1..=1 + shuffled.num_rows() / 4).min(shuffled.num_rows() - at);
+        let portion = shuffled.slice(at, rows);
+        at += rows;
+        let half = rows / 2;
+        state.extend(view.partial(&[portion.slice(0, half), portion.slice(half, rows - half)]).await.unwrap());
+        if rng.random_bool(0.3) {
+            state.shuffle(rng);
+            let kept = state.split_off(rng.random_range(0..=state.len()));
+            let folded = view.fold(&state).await.unwrap();
+            state = kept.into_iter().chain(folded).collect();
+        }
+    }
+    read(view, state, None, &[]).await
+}
+
+async fn read(
+    view: &ViewPlan,
+    state: Vec<RecordBatch>,
+    projection: Option<&[usize]>,
+    filters: &[datafusion::prelude::Expr],
+) -> Vec<RecordBatch> {
+    let context = SessionContext::new();
+    let partitions = match state.is_empty() {
+        true => vec![Vec::new()],
+        false => state.into_iter().map(|batch| vec![batch]).collect(),
+    };
+    let state = Arc::new(MemTable::try_new(view.state_schema.clone(), partitions).unwrap());
+    let dimension = view.dimension.as_ref().map(|_| {
+        let features = events::features();
+        Arc::new(MemTable::try_new(features.schema(), vec![vec![features]]).unwrap()) as Arc<dyn TableProvider>
+    });
+    let plan = view.read(&context, ReadInput { state, dimension }, projection, filters).await.unwrap();
+    collect(plan, context.task_ctx()).await.unwrap()
+}
+
+async fn check(case: &Case, seed: u64, rows: usize) {
+    let mut rng = StdRng::seed_from_u64(seed);
+    let events = match case.stream {
+        Stream::SliMetrics => events::sli_metrics(&mut rng, rows),
+        _ => events::product_events(&mut rng, rows),
+    };
+    let view = plan(&case.view());
+    let ours = rows_of(&answer(&view, &events, &mut rng).await);
+    let batch = batch::answer(case, &events).await;
+    batch::compare(case, &ours, &batch).unwrap_or_else(|problem| {
+        panic!("{} (seed {seed}, {rows} rows): {problem}\n{}", case.name, case.view());
+    });
+}
+
+fn runtime() -> tokio::runtime::Runtime {
+    tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap()
+}
+
+#[test]
+fn every_case_equals_the_batch_query() {
+    let all = cases::all();
+    assert!(all.len() >= 40, "{} cases", all.len());
+    let runtime = runtime();
+    for case in &all {
+        for seed in 0..3 {
+            runtime.block_on(check(case, seed, 300));
+        }
+        runtime.block_on(check(case, 99, 1));
+        runtime.block_on(check(case, 98, 0));
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 48, ..ProptestConfig::default() })]
+    #[test]
+    fn random_definitions_equal_the_batch_query(case in cases::random(), seed in any::<u64>(), rows in 0usize..400) {
+        runtime().block_on(check(&case, seed, rows));
+    }
+}
+
+#[test]
+fn filters_and_projections_read_less_and_change_nothing() {
+    use datafusion::prelude::{col, lit};
+    runtime().block_on(async {
+        let mut rng = StdRng::seed_from_u64(5);
+        let events = events::sli_metrics(&mut rng, 400);
+        let view = plan(
+            "CREATE MATERIALIZED VIEW v AS SELECT service, tumble(interval '1 hour') AS hour, count(*) AS n, \
+             avg(value) AS mean, stddev(value) AS spread FROM sli_metrics GROUP BY service, tumble(interval '1 hour') \
+             HAVING count(*) > 1",
+        );
+        let state: Vec<RecordBatch> = view.partial(&[events]).await.unwrap().into_iter().collect();
+        let all = read(&view, state.clone(), None, &[]).await;
+        let all = concat_batches(&all[0].schema(), &all).unwrap();
+        let service = view.schema.index_of("service").unwrap();
+        let mean = view.schema.index_of("mean").unwrap();
+        let filter = col("service").eq(lit("api"));
+        let some = read(&view, state, Some(&[service, mean]), std::slice::from_ref(&filter)).await;
+        let expected = SessionContext::new().read_batch(all).unwrap().filter(filter).unwrap();
+        let expected = expected.select_columns(&["service", "mean"]).unwrap().collect().await.unwrap();
+        let (mut some, mut expected) = (rows_of(&some), rows_of(&expected));
+        some.sort();
+        expected.sort();
+        assert!(!expected.is_empty());
+        assert_eq!(some, expected);
+    });
+}
+
+#[test]
+fn explain_prints_both_halves() {
+    let view = plan(
+        "CREATE MATERIALIZED VIEW v AS SELECT feature, tumble(interval '1 day') AS day, count(*) AS n \
+         FROM product_events WHERE role <> 'bot' GROUP BY feature, tumble(interval '1 day')",
+    );
+    let text = runtime().block_on(companyos_views::explain(&view)).unwrap();
+    for part in ["mode=Partial", "mode=Final", "FilterExec: role", "stream: product_events", "date_bin"] {
+        assert!(text.contains(part), "{part} is not in\n{text}");
+    }
+}
+
+#[test]
+fn state_of_another_definition_has_another_table() {
+    let a = plan("CREATE MATERIALIZED VIEW v AS SELECT count(*) AS n FROM product_events");
+    let again = plan("create materialized view v as select count(*) as n from product_events");
+    let b = plan("CREATE MATERIALIZED VIEW v AS SELECT count(*) AS n FROM product_events WHERE role = 'x'");
+    assert_eq!(a.table, again.table);
+    assert_ne!(a.table, b.table);
+    assert!(a.table.starts_with("view_v_"));
+}
