@@ -27,6 +27,7 @@ mod spec;
 mod stats;
 mod tables;
 mod traces;
+pub mod views;
 mod worker;
 
 pub use config::WorkerConfig;

@@ -151,6 +151,11 @@ impl ViewPlan {
         Builder { name, window, options, table, shape, stream_schema }.build(parts)
     }
 
+    /// The state column that holds the window's start, if the view has a window.
+    pub fn window_column(&self) -> Option<&str> {
+        self.window_key()
+    }
+
     /// State columns by their position: keys first.
     pub(crate) fn state_names(&self) -> Vec<String> {
         self.state_schema.fields().iter().map(|f| f.name().clone()).collect()

@@ -46,6 +46,7 @@ mod commit;
 mod compact;
 mod config;
 mod error;
+mod fold;
 mod live_table;
 mod log_cleanup;
 mod maintainer;
@@ -61,5 +62,6 @@ pub use config::{
     RetentionConfig, RetentionRule, VacuumConfig,
 };
 pub use error::MaintenanceError;
+pub use fold::{Fold, FoldError, Folded};
 pub use maintainer::{Maintainer, RegionStorage};
 pub use report::{Outcome, PlaceKind, Report, Task, TaskReport, UnknownTask, Work};

@@ -11,11 +11,14 @@ mod encode;
 pub mod file_stats;
 mod recent;
 mod table;
+mod tail;
 
 pub use commit::{Committed, Uncommitted};
+pub use deltalake::kernel::Add;
 pub use encode::{FileOptions, RoutedBatch};
 pub use recent::recent_ids;
 pub use table::{DeltaSink, PartitionRows, TableEpoch, TableSpec};
+pub use tail::{FileReader, TableFiles, TableTail, TailEntry, table_files};
 
 use deltalake::{DeltaTableError, datafusion::error::DataFusionError};
 
@@ -49,6 +52,24 @@ pub enum DeltaSinkError {
         table: String,
         /// What DataFusion said.
         source: Box<DataFusionError>,
+    },
+    /// A log entry was cleaned up before it was read: what follows the log must start again.
+    #[error("table {table}: log entry {version} was cleaned up before it was read")]
+    Gap {
+        /// Table name.
+        table: String,
+        /// The missing entry.
+        version: u64,
+    },
+    /// A data file cannot be read; trying again may help.
+    #[error("table {table}: cannot read {path}: {problem}")]
+    Parquet {
+        /// Table name.
+        table: String,
+        /// Path below the table.
+        path: String,
+        /// What the reader said.
+        problem: String,
     },
     /// The storage cannot be opened.
     #[error(transparent)]
@@ -84,7 +105,7 @@ pub enum DeltaSinkError {
 impl DeltaSinkError {
     /// Whether the same call may succeed later.
     pub fn is_transient(&self) -> bool {
-        matches!(self, Self::Delta { .. } | Self::Store { .. } | Self::Read { .. })
+        matches!(self, Self::Delta { .. } | Self::Store { .. } | Self::Read { .. } | Self::Parquet { .. })
     }
 }
 

@@ -26,7 +26,7 @@ pub async fn answer(case: &Case, events: &RecordBatch) -> Vec<Vec<String>> {
     let join = case.join.map(|j| format!("{j} features ON e.feature = features.feature")).unwrap_or_default();
     // Everything a view's query may name, one row an event, filtered.
     let extra = if case.join.is_some() { ", features.category" } else { "" };
-    let base = format!("SELECT e.*{extra} FROM all_events e {join} {}", filter.replace("features.", "features."));
+    let base = format!("SELECT e.*{extra} FROM all_events e {join} {filter}");
     let keys: Vec<&str> = case.keys.iter().map(|(key, _)| key.as_str()).collect();
     let by = ["tenant", "env", "region"].iter().chain(&keys).copied().collect::<Vec<_>>().join(", ");
     let windowed = match case.window {

@@ -1,0 +1,222 @@
+//! The job of one region and shard: keeps every view's state current.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use companyos_schemas::Stream;
+use companyos_sinks::storage::Storage;
+use serde::{Deserialize, Serialize};
+use tokio_util::sync::CancellationToken;
+use tracing::{error, info, warn};
+
+use super::{
+    registry::ViewRegistry,
+    shard::Shard,
+    stream_log::StreamLog,
+    task::{TaskError, ViewTask},
+};
+
+/// `[views]` of the configuration.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct ViewsConfig {
+    /// Whether views are kept at all.
+    pub enabled: bool,
+    /// Whether the views that come with the product are made.
+    pub built_in: bool,
+    /// How often the streams' logs are looked at when there is nothing new.
+    #[serde(with = "humantime_serde")]
+    pub poll_interval: Duration,
+    /// How often the registry of views is looked at.
+    #[serde(with = "humantime_serde")]
+    pub registry_interval: Duration,
+}
+
+impl Default for ViewsConfig {
+    fn default() -> Self {
+        Self {
+            enabled: true,
+            built_in: true,
+            poll_interval: Duration::from_millis(100),
+            registry_interval: Duration::from_secs(1),
+        }
+    }
+}
+
+/// What a maintainer works on.
+#[derive(Debug, Clone)]
+pub struct MaintainerSetup {
+    /// Settings.
+    pub config: ViewsConfig,
+    /// The home region's storage, where the registry is.
+    pub home: Storage,
+    /// Region.
+    pub region: Arc<str>,
+    /// The region's storage.
+    pub storage: Storage,
+    /// Whose rows.
+    pub shard: Shard,
+}
+
+/// Keeps all views of a region and shard.
+pub struct ViewMaintainer {
+    setup: MaintainerSetup,
+    registry: ViewRegistry,
+    looked: Option<Instant>,
+    tasks: BTreeMap<String, ViewTask>,
+    logs: BTreeMap<Stream, StreamLog>,
+    /// Views that failed for good, by table.
+    failed: BTreeSet<String>,
+    announced: BTreeSet<String>,
+}
+
+impl ViewMaintainer {
+    /// A maintainer that has not looked at anything yet.
+    pub fn new(setup: MaintainerSetup) -> Self {
+        let registry = ViewRegistry::new(&setup.home);
+        Self {
+            setup,
+            registry,
+            looked: None,
+            tasks: BTreeMap::new(),
+            logs: BTreeMap::new(),
+            failed: BTreeSet::new(),
+            announced: BTreeSet::new(),
+        }
+    }
+
+    /// Works until told to stop. Failures of the store are waited out; a view that cannot go on is
+    /// left alone, and the others go on.
+    pub async fn run(mut self, stop: CancellationToken) {
+        while !stop.is_cancelled() {
+            let worked = tokio::select! {
+                () = stop.cancelled() => return,
+                worked = self.round() => worked,
+            };
+            let pause = match worked {
+                Ok(true) => continue,
+                Ok(false) => self.setup.config.poll_interval,
+                Err(error) => {
+                    warn!(region = %self.setup.region, shard = self.setup.shard.index, %error, "views wait");
+                    Duration::from_secs(1)
+                }
+            };
+            tokio::select! {
+                () = stop.cancelled() => return,
+                () = tokio::time::sleep(pause) => {}
+            }
+        }
+    }
+
+    /// One look at everything; true if a view moved.
+    pub async fn round(&mut self) -> Result<bool, Box<dyn std::error::Error + Send + Sync>> {
+        if self.looked.is_none_or(|at| at.elapsed() >= self.setup.config.registry_interval) {
+            self.registry.refresh().await?;
+            self.looked = Some(Instant::now());
+            self.take_on().await?;
+        }
+        let mut worked = false;
+        let tables: Vec<String> = self.tasks.keys().cloned().collect();
+        for table in tables {
+            match self.advance(&table).await {
+                Ok(moved) => worked |= moved,
+                Err(TaskError::Table(error)) if error.is_transient() => return Err(error.into()),
+                Err(TaskError::Table(companyos_sinks::delta::DeltaSinkError::Gap { version, .. })) => {
+                    self.rebuild(&table, version).await?;
+                }
+                Err(TaskError::Fenced) => {
+                    info!(table, "another worker keeps this shard; starting again from its position");
+                    self.tasks.remove(&table);
+                    self.looked = None;
+                }
+                Err(error) => {
+                    error!(table, %error, "a view cannot be kept current");
+                    self.tasks.remove(&table);
+                    self.failed.insert(table);
+                }
+            }
+        }
+        Ok(worked)
+    }
+
+    /// Opens the views that are new here, and lets go of those that are gone.
+    async fn take_on(&mut self) -> Result<(), TaskError> {
+        let shard = self.setup.shard;
+        let of_here: Vec<_> = self
+            .registry
+            .generations()
+            .filter(|g| g.shards == shard.of && g.regions.contains(self.setup.region.as_ref()))
+            .cloned()
+            .collect();
+        self.tasks.retain(|table, _| of_here.iter().any(|g| g.table == *table));
+        for generation in of_here {
+            if self.tasks.contains_key(&generation.table) || self.failed.contains(&generation.table) {
+                continue;
+            }
+            let table = generation.table.clone();
+            let region = self.setup.region.clone();
+            match ViewTask::open(generation, region, shard, &self.setup.storage).await {
+                Ok(task) => {
+                    self.tasks.insert(table, task);
+                }
+                Err(TaskError::Table(error)) if !error.is_transient() => {
+                    error!(table, %error, "a view's state table cannot be used");
+                    self.failed.insert(table);
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        let mut columns: BTreeMap<Stream, BTreeSet<String>> = BTreeMap::new();
+        for task in self.tasks.values() {
+            let plan = &task.generation.plan;
+            columns.entry(plan.stream).or_default().extend(plan.columns.iter().cloned());
+        }
+        for (stream, columns) in columns {
+            let log = self.logs.entry(stream).or_insert_with(|| StreamLog::new(&self.setup.storage, stream, shard));
+            log.want(columns.into_iter().collect());
+        }
+        Ok(())
+    }
+
+    async fn advance(&mut self, table: &str) -> Result<bool, TaskError> {
+        let Some(task) = self.tasks.get_mut(table) else { return Ok(false) };
+        let mut moved = false;
+        if !task.has_history() {
+            moved = task.take_history().await?;
+        }
+        if task.has_history() {
+            let Some(log) = self.logs.get_mut(&task.generation.plan.stream) else { return Ok(moved) };
+            moved |= task.follow(log).await?;
+        }
+        let done = (self.setup.region.to_string(), self.setup.shard.index);
+        if !moved && !task.generation.ready.contains(&done) && self.announced.insert(table.to_owned()) {
+            // Nothing is left to take in: the view is current.
+            if let Err(error) = self.registry.ready(table, &done.0, done.1).await {
+                warn!(table, %error, "cannot say that the view is ready yet");
+                self.announced.remove(table);
+            }
+        }
+        Ok(moved)
+    }
+
+    /// The log was cleaned up further than the view had read: its state is made anew beside it.
+    async fn rebuild(&mut self, table: &str, version: u64) -> Result<(), super::RegistryError> {
+        error!(table, version, "the stream's log was cleaned up before the view had read it; building it anew");
+        if let Some(task) = self.tasks.remove(table) {
+            let generation = task.generation;
+            let (sql, regions, shards) = (generation.sql.clone(), generation.regions.clone(), generation.shards);
+            self.registry.create(&sql, regions, shards, generation.built_in, true).await?;
+            self.failed.insert(table.to_owned());
+            self.looked = None;
+        }
+        Ok(())
+    }
+
+    /// Versions of the streams' tables that each state table stands at.
+    pub fn positions(&self) -> BTreeMap<&str, Option<u64>> {
+        self.tasks.iter().map(|(table, task)| (table.as_str(), task.position())).collect()
+    }
+}

@@ -1,0 +1,22 @@
+//! Materialized views at work: which there are, and the jobs that keep their state current.
+//!
+//! A view's state is a Delta table per region beside the streams' tables. For each region and shard
+//! of tenants a [`ViewMaintainer`] follows the streams' logs and commits, for every view, the state
+//! of the rows of one or more commits together with the version they came from: the position. So a
+//! view stands at a version of its stream, and equals the batch query over that version.
+//!
+//! A new view takes the history as of one version and goes on with the next entry of the log, so
+//! there is neither gap nor overlap. A changed view is another table, built beside the old one;
+//! readers get it once every region and shard says that it is ready.
+
+mod built_in;
+mod maintainer;
+mod registry;
+mod shard;
+mod stream_log;
+mod task;
+
+pub use built_in::{BuiltInView, built_in_views};
+pub use maintainer::{MaintainerSetup, ViewMaintainer, ViewsConfig};
+pub use registry::{Generation, RegistryError, View, ViewRegistry};
+pub use shard::Shard;

@@ -1,0 +1,358 @@
+//! Which views there are: a log of small objects in the home region's storage, `_views/N.json`, each
+//! written if absent, so that everybody reads the same history.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
+
+use chrono::{DateTime, Utc};
+use companyos_sinks::storage::Storage;
+use companyos_views::{ViewError, ViewPlan, ViewStatement, parse};
+use object_store::{ObjectStore, ObjectStoreExt, PutMode, PutOptions, path::Path};
+use serde::{Deserialize, Serialize};
+
+/// A view by name.
+#[derive(Debug, Clone)]
+pub struct View {
+    /// What queries read; none while a new view is being built.
+    pub current: Option<Arc<Generation>>,
+    /// What is being built to take its place.
+    pub next: Option<Arc<Generation>>,
+}
+
+/// One definition of a view, with a state table of its own.
+#[derive(Debug)]
+pub struct Generation {
+    /// The plan.
+    pub plan: ViewPlan,
+    /// The statement as written.
+    pub sql: String,
+    /// Name of the state table.
+    pub table: String,
+    /// Regions times shards that have to be ready.
+    pub regions: BTreeSet<String>,
+    /// Shards the state is kept by.
+    pub shards: u32,
+    /// Whether it came with the product.
+    pub built_in: bool,
+    /// When it was made.
+    pub created_at: DateTime<Utc>,
+    /// Region and shard that have taken the history in.
+    pub ready: BTreeSet<(String, u32)>,
+}
+
+impl Generation {
+    /// Whether every region and shard has taken the history in.
+    pub fn is_ready(&self) -> bool {
+        self.ready.len() >= self.regions.len() * self.shards as usize
+    }
+}
+
+/// Why the registry cannot be read or changed.
+#[derive(Debug, thiserror::Error)]
+pub enum RegistryError {
+    /// The store failed; trying again may help.
+    #[error("view registry: {0}")]
+    Store(#[from] object_store::Error),
+    /// An entry that makes no sense.
+    #[error("view registry: entry {number} is not readable: {problem}")]
+    Entry {
+        /// Its number.
+        number: u64,
+        /// What is wrong.
+        problem: String,
+    },
+    /// The statement cannot be a view.
+    #[error(transparent)]
+    View(#[from] ViewError),
+    /// A view of that name exists.
+    #[error("view {0:?} exists; CREATE OR REPLACE changes it")]
+    Exists(String),
+    /// No view has that name.
+    #[error("there is no view {0:?}")]
+    Unknown(String),
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(tag = "event", rename_all = "snake_case")]
+enum Entry {
+    Created {
+        name: String,
+        sql: String,
+        table: String,
+        regions: BTreeSet<String>,
+        shards: u32,
+        #[serde(default)]
+        built_in: bool,
+        at: DateTime<Utc>,
+    },
+    Ready {
+        table: String,
+        region: String,
+        shard: u32,
+        at: DateTime<Utc>,
+    },
+    Dropped {
+        name: String,
+        at: DateTime<Utc>,
+    },
+}
+
+/// The views as of the last look.
+#[derive(Debug, Clone)]
+pub struct ViewRegistry {
+    store: Arc<dyn ObjectStore>,
+    next: u64,
+    views: BTreeMap<String, View>,
+}
+
+impl ViewRegistry {
+    /// The registry in the home region's storage; empty until [`refresh`](Self::refresh).
+    pub fn new(home: &Storage) -> Self {
+        Self { store: home.store(), next: 0, views: BTreeMap::new() }
+    }
+
+    /// The views by name.
+    pub fn views(&self) -> &BTreeMap<String, View> {
+        &self.views
+    }
+
+    /// All definitions that are kept current.
+    pub fn generations(&self) -> impl Iterator<Item = &Arc<Generation>> {
+        self.views.values().flat_map(|view| view.current.iter().chain(&view.next))
+    }
+
+    /// Reads new entries; true if there were any.
+    pub async fn refresh(&mut self) -> Result<bool, RegistryError> {
+        let mut changed = false;
+        loop {
+            let bytes = match self.store.get(&path(self.next)).await {
+                Ok(found) => found.bytes().await?,
+                Err(object_store::Error::NotFound { .. }) => return Ok(changed),
+                Err(error) => return Err(error.into()),
+            };
+            let problem = |problem: String| RegistryError::Entry { number: self.next, problem };
+            let entry: Entry = serde_json::from_slice(&bytes).map_err(|e| problem(e.to_string()))?;
+            if let Err(error) = self.apply(entry) {
+                // A view this version cannot plan must not hide the others.
+                tracing::error!(entry = self.next, %error, "a view in the registry cannot be used");
+            }
+            self.next += 1;
+            changed = true;
+        }
+    }
+
+    /// Makes a view, or replaces it; nothing happens if the same one exists. True if something did.
+    pub async fn create(
+        &mut self,
+        sql: &str,
+        regions: BTreeSet<String>,
+        shards: u32,
+        built_in: bool,
+        again: bool,
+    ) -> Result<bool, RegistryError> {
+        let (name, or_replace, plan) = planned(sql)?;
+        loop {
+            self.refresh().await?;
+            let mut table = plan.table.clone();
+            if let Some(view) = self.views.get(&name) {
+                let newest = view.next.as_ref().or(view.current.as_ref());
+                let same = newest.is_some_and(|g| {
+                    base_of(&g.table) == plan.table && g.shards == shards && g.regions == regions
+                });
+                if same && !again {
+                    return Ok(false);
+                }
+                if !or_replace && !built_in && !again {
+                    return Err(RegistryError::Exists(name));
+                }
+                let rebuilt = view.current.iter().chain(&view.next).any(|g| base_of(&g.table) == plan.table);
+                if rebuilt {
+                    table = format!("{table}_{}", self.next);
+                }
+            } else if self.next > 0 {
+                // A dropped view's table may still be there.
+                table = format!("{table}_{}", self.next);
+            }
+            let entry = Entry::Created {
+                name: name.clone(),
+                sql: sql.to_owned(),
+                table,
+                regions: regions.clone(),
+                shards,
+                built_in,
+                at: Utc::now(),
+            };
+            if self.append(&entry).await? {
+                return Ok(true);
+            }
+        }
+    }
+
+    /// Removes a view.
+    pub async fn drop_view(&mut self, name: &str) -> Result<(), RegistryError> {
+        loop {
+            self.refresh().await?;
+            if !self.views.contains_key(name) {
+                return Err(RegistryError::Unknown(name.to_owned()));
+            }
+            if self.append(&Entry::Dropped { name: name.to_owned(), at: Utc::now() }).await? {
+                return Ok(());
+            }
+        }
+    }
+
+    /// Says that a region and shard have taken a view's history in.
+    pub async fn ready(&mut self, table: &str, region: &str, shard: u32) -> Result<(), RegistryError> {
+        loop {
+            self.refresh().await?;
+            let done = (region.to_owned(), shard);
+            let open = self.generations().any(|g| g.table == table && !g.ready.contains(&done));
+            let entry =
+                Entry::Ready { table: table.to_owned(), region: region.to_owned(), shard, at: Utc::now() };
+            if !open || self.append(&entry).await? {
+                return Ok(());
+            }
+        }
+    }
+
+    /// False if somebody else was faster; then the reason for the entry is to be looked at again.
+    async fn append(&mut self, entry: &Entry) -> Result<bool, RegistryError> {
+        let problem = |e: serde_json::Error| RegistryError::Entry { number: self.next, problem: e.to_string() };
+        let bytes = serde_json::to_vec_pretty(entry).map_err(problem)?;
+        let options = PutOptions { mode: PutMode::Create, ..Default::default() };
+        match self.store.put_opts(&path(self.next), bytes.into(), options).await {
+            Ok(_) => {
+                self.refresh().await?;
+                Ok(true)
+            }
+            Err(object_store::Error::AlreadyExists { .. }) => Ok(false),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    fn apply(&mut self, entry: Entry) -> Result<(), RegistryError> {
+        match entry {
+            Entry::Created { name, sql, table, regions, shards, built_in, at } => {
+                let (_, _, mut plan) = planned(&sql)?;
+                plan.table.clone_from(&table);
+                let generation = Generation {
+                    plan,
+                    sql,
+                    table,
+                    regions,
+                    shards,
+                    built_in,
+                    created_at: at,
+                    ready: BTreeSet::new(),
+                };
+                let view = self.views.entry(name).or_insert(View { current: None, next: None });
+                view.next = Some(Arc::new(generation));
+            }
+            Entry::Dropped { name, .. } => {
+                self.views.remove(&name);
+            }
+            Entry::Ready { table, region, shard, .. } => {
+                for view in self.views.values_mut() {
+                    let Some(next) = view.next.as_ref().filter(|g| g.table == table) else { continue };
+                    let mut ready = next.ready.clone();
+                    ready.insert((region.clone(), shard));
+                    let generation = Arc::new(Generation {
+                        plan: next.plan.clone(),
+                        sql: next.sql.clone(),
+                        table: next.table.clone(),
+                        regions: next.regions.clone(),
+                        shards: next.shards,
+                        built_in: next.built_in,
+                        created_at: next.created_at,
+                        ready,
+                    });
+                    match generation.is_ready() {
+                        true => (view.current, view.next) = (Some(generation), None),
+                        false => view.next = Some(generation),
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The table's name without the number of a rebuild.
+fn base_of(table: &str) -> &str {
+    match table.rsplit_once('_') {
+        Some((base, number)) if number.len() < 8 && number.parse::<u64>().is_ok() => base,
+        _ => table,
+    }
+}
+
+fn planned(sql: &str) -> Result<(String, bool, ViewPlan), ViewError> {
+    match parse(sql)? {
+        ViewStatement::Create { name, or_replace, options, query, .. } => {
+            let plan = ViewPlan::new(&name, &query, options, &())?;
+            Ok((name, or_replace, plan))
+        }
+        _ => Err(ViewError::Syntax("expected CREATE MATERIALIZED VIEW".to_owned())),
+    }
+}
+
+fn path(number: u64) -> Path {
+    Path::from(format!("_views/{number:020}.json"))
+}
+
+#[cfg(test)]
+mod tests {
+    use url::Url;
+
+    use super::*;
+
+    const ONE: &str = "CREATE MATERIALIZED VIEW v AS SELECT feature, count(*) AS n FROM product_events GROUP BY feature";
+
+    fn registry(dir: &tempfile::TempDir) -> ViewRegistry {
+        let url = Url::from_directory_path(dir.path()).unwrap();
+        ViewRegistry::new(&Storage::open(&url, &BTreeMap::new()).unwrap())
+    }
+
+    fn regions() -> BTreeSet<String> {
+        BTreeSet::from(["eu".to_owned(), "us".to_owned()])
+    }
+
+    #[tokio::test]
+    async fn a_changed_view_takes_over_when_all_are_ready() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut registry = registry(&dir);
+        assert!(registry.create(ONE, regions(), 1, false, false).await.unwrap());
+        assert!(!registry.create(ONE, regions(), 1, false, false).await.unwrap(), "the same again is nothing");
+        let changed = ONE.replace("count(*)", "count(DISTINCT user_id)");
+        let refused = registry.create(&changed, regions(), 1, false, false).await;
+        assert!(matches!(refused, Err(RegistryError::Exists(name)) if name == "v"));
+        let first = registry.views()["v"].next.as_ref().unwrap().table.clone();
+        for region in ["eu", "us"] {
+            assert!(registry.views()["v"].current.is_none());
+            registry.ready(&first, region, 0).await.unwrap();
+        }
+        assert_eq!(registry.views()["v"].current.as_ref().unwrap().table, first);
+        let changed = changed.replace("CREATE", "CREATE OR REPLACE");
+        registry.create(&changed, regions(), 1, false, false).await.unwrap();
+        let view = &registry.views()["v"];
+        let second = view.next.as_ref().unwrap().table.clone();
+        assert_eq!(view.current.as_ref().unwrap().table, first, "the old one is read until the new one is ready");
+        registry.ready(&second, "us", 0).await.unwrap();
+        registry.ready(&second, "eu", 0).await.unwrap();
+        assert_eq!(registry.views()["v"].current.as_ref().unwrap().table, second);
+    }
+
+    #[tokio::test]
+    async fn two_writers_see_one_history_and_a_dropped_view_starts_afresh() {
+        let dir = tempfile::tempdir().unwrap();
+        let (mut a, mut b) = (registry(&dir), registry(&dir));
+        a.create(ONE, regions(), 1, false, false).await.unwrap();
+        assert!(!b.create(ONE, regions(), 1, false, false).await.unwrap());
+        let first = b.views()["v"].next.as_ref().unwrap().table.clone();
+        b.drop_view("v").await.unwrap();
+        assert!(matches!(a.drop_view("v").await, Err(RegistryError::Unknown(_))));
+        a.create(ONE, regions(), 1, false, false).await.unwrap();
+        assert_ne!(a.views()["v"].next.as_ref().unwrap().table, first, "old state must not be taken for the new view's");
+    }
+}

@@ -1,0 +1,7 @@
+-- One row a user and day of use: what retention cohorts are made of
+-- (queries/retention_cohorts.sql).
+CREATE MATERIALIZED VIEW user_activity AS
+SELECT user_id, tumble(interval '1 day') AS day, count(*) AS events
+FROM product_events
+WHERE user_id IS NOT NULL
+GROUP BY user_id, tumble(interval '1 day');
