@@ -1,4 +1,5 @@
-//! The catalog of one query: six tables, each resolved once and then the same for the query.
+//! The catalog of one query: the streams' tables, quarantine and the views, each resolved once and
+//! then the same for the query.
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -6,7 +7,9 @@ use std::{
     time::Duration,
 };
 
+use arrow::datatypes::SchemaRef;
 use async_trait::async_trait;
+use companyos_pipelines::views::View;
 use companyos_schemas::quarantine;
 use datafusion::{
     catalog::{
@@ -23,8 +26,9 @@ use crate::{
     error::QueryError,
     root::Root,
     scope_filter::ScopeFilter,
-    scoped_table::{ScopedTable, table_names},
+    scoped_table::{ScopedTable, contract, table_names},
     snapshots::{Snapshots, TableVersion},
+    views::{ViewTable, readable},
 };
 
 /// Catalog name, the first of three name parts.
@@ -46,7 +50,8 @@ pub(crate) struct QueryTables {
     snapshots: Arc<Snapshots>,
     scope: ScopeFilter,
     limit: Duration,
-    resolved: HashMap<&'static str, OnceCell<Arc<ScopedTable>>>,
+    views: Arc<BTreeMap<String, View>>,
+    resolved: HashMap<String, OnceCell<Arc<dyn TableProvider>>>,
     versions: Mutex<Vec<TableVersion>>,
 }
 
@@ -56,9 +61,11 @@ impl QueryTables {
         snapshots: Arc<Snapshots>,
         scope: ScopeFilter,
         limit: Duration,
+        views: Arc<BTreeMap<String, View>>,
     ) -> Self {
-        let resolved = table_names().map(|name| (name, OnceCell::new())).collect();
-        Self { regions, snapshots, scope, limit, resolved, versions: Mutex::default() }
+        let names = table_names().map(str::to_owned).chain(views.keys().cloned());
+        let resolved = names.map(|name| (name, OnceCell::new())).collect();
+        Self { regions, snapshots, scope, limit, views, resolved, versions: Mutex::default() }
     }
 
     /// Versions of the tables resolved so far, sorted.
@@ -68,7 +75,18 @@ impl QueryTables {
         versions
     }
 
-    async fn resolve(&self, name: &str) -> Result<ScopedTable, QueryError> {
+    async fn resolve(&self, name: &str) -> Result<Arc<dyn TableProvider>, QueryError> {
+        let Some(view) = self.views.get(name) else {
+            let schema = contract(name).ok_or(QueryError::Internal)?;
+            return Ok(Arc::new(self.scoped(name, schema).await?));
+        };
+        let generation = readable(name, view)?;
+        let state = self.scoped(&generation.table, generation.plan.state_schema.clone()).await?;
+        Ok(Arc::new(ViewTable { generation, state: Arc::new(state) }))
+    }
+
+    /// A Delta table, pinned in every region of the scope.
+    async fn scoped(&self, name: &str, schema: SchemaRef) -> Result<ScopedTable, QueryError> {
         let regions = self.scope.roots(name == quarantine::TABLE);
         let roots = regions.iter().filter_map(|region| self.regions.get(region));
         let pins = roots.map(|r| self.snapshots.pin(&r.hot, r.archive.as_ref(), name, self.limit));
@@ -79,26 +97,29 @@ impl QueryTables {
             archive: part.root.archive,
             version: part.table.version().unwrap_or(0),
         }));
-        ScopedTable::new(name, &self.scope, pinned).ok_or(QueryError::Internal)
+        Ok(ScopedTable::new(name, &schema, &self.scope, pinned))
     }
 }
 
 #[async_trait]
 impl SchemaProvider for QueryTables {
     fn table_names(&self) -> Vec<String> {
-        table_names().map(str::to_owned).collect()
+        let mut names: Vec<String> = table_names().map(str::to_owned).collect();
+        names.extend(self.views.keys().cloned());
+        names
     }
 
     async fn table(&self, name: &str) -> Result<Option<Arc<dyn TableProvider>>> {
         let Some(cell) = self.resolved.get(name) else { return Ok(None) };
-        let table = cell.get_or_try_init(|| async { self.resolve(name).await.map(Arc::new) }).await;
+        let table = cell.get_or_try_init(|| self.resolve(name)).await;
         let table = table.map_err(|e| DataFusionError::External(Box::new(e)))?;
         Ok(Some(table.clone()))
     }
 
     // Listing tables must not read their logs.
     async fn table_type(&self, name: &str) -> Result<Option<TableType>> {
-        Ok(self.table_exist(name).then_some(TableType::Base))
+        let kind = if self.views.contains_key(name) { TableType::View } else { TableType::Base };
+        Ok(self.table_exist(name).then_some(kind))
     }
 
     fn table_exist(&self, name: &str) -> bool {

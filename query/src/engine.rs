@@ -31,6 +31,7 @@ use crate::{
     rows::{RowStream, Watch, plain_schema},
     scope_filter::ScopeFilter,
     snapshots::{Snapshots, TableVersion},
+    views::Views,
 };
 
 /// Answers SQL. Cheap to share: keep one in an [`Arc`].
@@ -40,6 +41,7 @@ pub struct QueryEngine {
     tenancy: Arc<Tenancy>,
     regions: Arc<BTreeMap<String, RegionRoots>>,
     snapshots: Arc<Snapshots>,
+    views: Views,
     /// Copied for every query; never run in.
     session: SessionState,
     places: DashMap<String, Arc<Semaphore>>,
@@ -99,6 +101,9 @@ impl QueryEngine {
                 .map(|storage| root(true, storage));
             regions.insert(name.clone(), RegionRoots { hot: root(false, hot.clone()), archive });
         }
+        let home = storages
+            .get(tenancy.home_region.as_str())
+            .ok_or_else(|| EngineError::MissingStorage(tenancy.home_region.clone()))?;
         let mut session = SessionStateBuilder::new()
             .with_config(session_config)
             .with_runtime_env(with_own_stores(&runtime))
@@ -110,6 +115,7 @@ impl QueryEngine {
             tenancy,
             regions: Arc::new(regions),
             snapshots: Arc::default(),
+            views: Views::new(home),
             session,
             places: DashMap::new(),
         })
@@ -132,7 +138,12 @@ impl QueryEngine {
         let watch = Watch::start(self.place(&scope.tenant)?);
         let timeout = self.config.statement_timeout();
         let deadline = Instant::now() + timeout;
-        let tables = Arc::new(QueryTables::new(self.regions.clone(), self.snapshots.clone(), filter, timeout));
+        let views = match timeout_at(deadline, self.views.current()).await {
+            Ok(views) => views?,
+            Err(_) => return Err(QueryError::Timeout { seconds: self.config.statement_timeout_seconds }),
+        };
+        let tables = QueryTables::new(self.regions.clone(), self.snapshots.clone(), filter, timeout, views);
+        let tables = Arc::new(tables);
         let planning = on_deep_stack(start(self.session.clone(), tables.clone(), sql.to_owned(), params));
         let planned = match timeout_at(deadline, planning).await {
             Ok(planned) => planned,

@@ -22,6 +22,7 @@ mod scope_filter;
 mod scoped_exec;
 mod scoped_table;
 mod snapshots;
+mod views;
 
 pub use config::{ConfigError, QueryConfig};
 pub use engine::{EngineError, QueryEngine, QueryResult};

@@ -40,7 +40,7 @@ pub(crate) fn table_names() -> impl Iterator<Item = &'static str> {
 }
 
 /// Schema of a table by the contract; none if there is no such table.
-fn contract(name: &str) -> Option<SchemaRef> {
+pub(crate) fn contract(name: &str) -> Option<SchemaRef> {
     match name {
         quarantine::TABLE => Some(quarantine::table_schema()),
         _ => name.parse().ok().map(arrow_schema::table_schema),
@@ -57,9 +57,9 @@ pub(crate) struct ScopedTable {
 }
 
 impl ScopedTable {
-    /// None if there is no table of that name.
-    pub fn new(name: &str, scope: &ScopeFilter, pinned: Vec<Pinned>) -> Option<Self> {
-        let mut fields: Vec<FieldRef> = contract(name)?.fields().iter().map(as_view).collect();
+    /// A table with at least the columns of `schema`.
+    pub fn new(name: &str, schema: &Schema, scope: &ScopeFilter, pinned: Vec<Pinned>) -> Self {
+        let mut fields: Vec<FieldRef> = schema.fields().iter().map(as_view).collect();
         // Columns a later version of the contract added are shown as far as the tables have them.
         for part in &pinned {
             let Ok(snapshot) = part.table.snapshot() else { continue };
@@ -70,7 +70,7 @@ impl ScopedTable {
             }
         }
         let scope = scope.conjuncts(name == quarantine::TABLE);
-        Some(Self { name: Arc::from(name), schema: Arc::new(Schema::new(fields)), scope, pinned })
+        Self { name: Arc::from(name), schema: Arc::new(Schema::new(fields)), scope, pinned }
     }
 
     async fn part(&self, pinned: &Pinned, projected: &SchemaRef, filters: &[Expr]) -> Result<Arc<dyn ExecutionPlan>> {
