@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand};
 
 use crate::commands::{
-    broker::BrokerArgs, demo::DemoArgs, dlp::DlpCommand, maintain::MaintainArgs, quarantine::QuarantineCommand,
+    broker::BrokerArgs, demo::DemoArgs, dlp::DlpCommand, erase::EraseArgs, maintain::MaintainArgs, pipeline::PipelineCommand, quarantine::QuarantineCommand,
     replay::ReplayArgs, schemas::SchemasCommand, sql::SqlArgs, token::TokenCommand,
 };
 
@@ -43,11 +43,16 @@ pub enum Command {
     Sql(SqlArgs),
     /// Compact, checkpoint, retain, archive and vacuum the tables
     Maintain(MaintainArgs),
+    /// Make, list, show, drop and rebuild materialized views
+    #[command(subcommand)]
+    Pipeline(PipelineCommand),
     /// Send a file's rows as events
     Replay(ReplayArgs),
     /// Look at refused events, release or purge them
     #[command(subcommand)]
     Quarantine(QuarantineCommand),
+    /// Take a person's rows out of the tables and the views
+    Erase(EraseArgs),
     /// Judge data loss prevention on your own data
     #[command(subcommand)]
     Dlp(DlpCommand),

@@ -26,6 +26,7 @@ mod quarantine_topic;
 mod spec;
 mod stats;
 mod tables;
+pub mod tasks;
 mod traces;
 pub mod views;
 mod worker;

@@ -15,7 +15,7 @@ use arrow::{
     datatypes::DataType,
     util::display::{ArrayFormatter, FormatOptions},
 };
-use companyos_maintenance::{MaintenanceConfig, Maintainer, RegionStorage, Task};
+use companyos_maintenance::{MaintenanceConfig, Maintainer, RegionStorage, Task, erase};
 use companyos_pipelines::views::{MaintainerSetup, Shard, ViewMaintainer, ViewRegistry, ViewsConfig};
 use companyos_schemas::{Stream, arrow_schema};
 use companyos_sinks::{
@@ -279,6 +279,35 @@ async fn a_view_of_a_stream_without_events_is_ready_and_starts_with_the_first() 
     registry.refresh().await.unwrap();
     assert!(registry.views()["adoption"].current.is_some());
     world.write(10).await;
+    settle(&mut maintainers).await;
+    world.assert_current("adoption", BATCH).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_erased_user_is_out_of_every_view() {
+    let mut world = World::new(6);
+    world.create(VIEW, 2).await;
+    world.create(SESSIONS, 2).await;
+    world.write(100).await;
+    let mut maintainers = world.maintainers(2);
+    settle(&mut maintainers).await;
+    for _ in 0..5 {
+        world.write(60).await;
+        settle(&mut maintainers).await;
+    }
+    // Rows before and after the erasure that the views have not taken in yet.
+    world.write(60).await;
+    let done = erase(&world.storage, "product_events", "alpha", "user_id", "u3").await.unwrap();
+    assert!(done.rows > 10, "{done:?}");
+    world.write(60).await;
+    settle(&mut maintainers).await;
+    world.assert_current("adoption", BATCH).await;
+    world.assert_current("sessions", SESSIONS_BATCH).await;
+    let again = erase(&world.storage, "product_events", "nobody", "user_id", "u3").await.unwrap();
+    assert_eq!((again.rows, again.version), (0, None));
+    let (sessions, _) = world.both("sessions", SESSIONS_BATCH).await;
+    assert!(sessions.iter().any(|row| row[0] == "beta" && row[3] == "u3"), "another tenant's u3 stays");
+    world.write(60).await;
     settle(&mut maintainers).await;
     world.assert_current("adoption", BATCH).await;
 }

@@ -4,7 +4,9 @@ pub mod broker;
 pub mod config;
 pub mod demo;
 pub mod dlp;
+pub mod erase;
 pub mod maintain;
+pub mod pipeline;
 pub mod quarantine;
 pub mod replay;
 pub mod schemas;
@@ -31,8 +33,10 @@ pub async fn run(cli: Cli) -> Result<ExitCode> {
         Command::Sql(args) => sql::run(args).await,
         Command::Worker(args) => serve::run("worker", &args, roles::worker::run).await,
         Command::Maintain(args) => maintain::run(args).await,
+        Command::Pipeline(command) => pipeline::run(command).await,
         Command::Replay(args) => replay::run(args).await,
         Command::Quarantine(command) => quarantine::run(command).await,
+        Command::Erase(args) => erase::run(args).await,
         Command::Dlp(command) => dlp::run(command).await,
         Command::Schemas(command) => schemas::run(command),
         Command::Token(command) => token::run(command),

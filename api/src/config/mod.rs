@@ -16,7 +16,7 @@ use std::{
 
 use companyos_dlp::{DlpConfig, Redactor};
 use companyos_maintenance::MaintenanceConfig;
-use companyos_pipelines::{PipelineSpec, WorkerConfig};
+use companyos_pipelines::{PipelineSpec, WorkerConfig, tasks::TasksConfig, views::ViewsConfig};
 use companyos_query::QueryConfig;
 use companyos_schemas::{
     access::TokenRegistry,
@@ -46,6 +46,10 @@ pub struct Config {
     pub gateway: GatewaySection,
     /// Worker.
     pub worker: WorkerConfig,
+    /// Jobs that follow the tables: views, SLOs, detections.
+    pub tasks: TasksConfig,
+    /// Materialized views.
+    pub views: ViewsConfig,
     /// SQL.
     pub query: QueryConfig,
     /// Data loss prevention.
@@ -68,6 +72,8 @@ impl Default for Config {
             access: AccessSection::default(),
             gateway: GatewaySection::default(),
             worker: WorkerConfig::default(),
+            tasks: TasksConfig::default(),
+            views: ViewsConfig::default(),
             query: QueryConfig::default(),
             dlp: DlpConfig::default(),
             quarantine: QuarantineSection::default(),
@@ -154,6 +160,9 @@ impl Config {
         }
         if !(0.0..=1.0).contains(&self.telemetry.otlp_sample_ratio) {
             return refuse("telemetry.otlp_sample_ratio", "must lie between 0 and 1".to_owned());
+        }
+        if self.tasks.shards == 0 {
+            return refuse("tasks.shards", "must be at least 1".to_owned());
         }
         if self.kafka.group.is_empty() {
             return refuse("kafka.group", "is empty".to_owned());

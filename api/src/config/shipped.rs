@@ -9,7 +9,8 @@ use super::Config;
 const SHIPPED: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../deploy/companyos.toml");
 
 /// Keys of maps whose names people choose.
-const CHOSEN_NAMES: [&str; 7] = [
+const CHOSEN_NAMES: [&str; 8] = [
+    "tasks.topics",
     "tenancy.regions",
     "tenancy.tenants",
     "gateway.rates.tenants",

@@ -1,17 +1,75 @@
-//! The worker role: pipelines from the configuration to running members.
+//! The worker role: pipelines from the configuration to running members, and the shards' jobs beside
+//! them.
 
-use std::sync::Arc;
+use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use anyhow::{Result, bail};
-use companyos_pipelines::{PipelineSpec, Worker, WorkerSetup};
+use companyos_pipelines::{
+    PipelineSpec, Worker, WorkerSetup,
+    tasks::{JobFactory, ShardTasks, TasksSetup},
+    views::{ViewRegistry, view_jobs},
+};
+use companyos_sinks::storage::Storage;
 
 use super::Context;
 use crate::config::Config;
 
 /// Runs the pipelines until told to stop, then commits what is held.
 pub async fn run(context: Context) -> Result<()> {
-    start(&context).await?.run(context.shutdown.clone().cancelled_owned()).await?;
-    Ok(())
+    let worker = start(&context).await?;
+    let tasks = start_tasks(&context).await?;
+    let outcome = worker.run(context.shutdown.clone().cancelled_owned()).await;
+    if let Some(tasks) = tasks {
+        tasks.stop().await;
+    }
+    Ok(outcome?)
+}
+
+/// Starts the jobs of the shards this process will own.
+async fn start_tasks(context: &Context) -> Result<Option<ShardTasks>> {
+    let config = &context.config;
+    if !config.tasks.enabled {
+        return Ok(None);
+    }
+    let storages = WorkerSetup::storages(&config.tenancy)?;
+    let mut jobs: Vec<(String, JobFactory)> = Vec::new();
+    if config.views.enabled {
+        jobs.push(("views".to_owned(), view_jobs(&config.views)));
+        if let (true, Some(home)) = (config.views.built_in, storages.get(config.tenancy.home_region.as_str())) {
+            let regions = config.tenancy.regions.keys().cloned().collect();
+            tokio::spawn(make_built_in_views(home.clone(), regions, config.tasks.shards, context.shutdown.clone()));
+        }
+    }
+    let setup = TasksSetup {
+        config: config.tasks.clone(),
+        group: config.kafka.group.clone(),
+        kafka: config.kafka.source(),
+        storages,
+        home_region: Arc::from(config.tenancy.home_region.as_str()),
+        jobs,
+    };
+    Ok(Some(ShardTasks::start(setup).await?))
+}
+
+/// The views that come with the product are made in the background: a store that is away must not
+/// keep events from being taken in.
+async fn make_built_in_views(
+    home: Storage,
+    regions: BTreeSet<String>,
+    shards: u32,
+    stop: tokio_util::sync::CancellationToken,
+) {
+    let mut registry = ViewRegistry::new(&home);
+    loop {
+        match registry.create_built_in(&regions, shards).await {
+            Ok(()) => return,
+            Err(error) => tracing::warn!(%error, "built-in views cannot be made yet"),
+        }
+        tokio::select! {
+            () = stop.cancelled() => return,
+            () = tokio::time::sleep(Duration::from_secs(5)) => {}
+        }
+    }
 }
 
 /// Starts the members and registers their check.

@@ -43,7 +43,7 @@ pub struct TailRows<'a> {
 /// The runtime calls `on_rows` for every batch of every new commit, `on_time` after them and at
 /// least once a second, then, if anything came out or a checkpoint is due, `take_output` and
 /// `snapshot`, in this order and with nothing in between.
-pub trait ShardOperator: Send {
+pub trait ShardOperator: Send + Sync {
     /// Name: part of checkpoint paths and positions, so it must not change. `[a-z_]+`.
     fn name(&self) -> &'static str;
 

@@ -10,13 +10,17 @@
 //! readers get it once every region and shard says that it is ready.
 
 mod built_in;
+mod job;
 mod maintainer;
 mod registry;
 mod shard;
+mod status;
 mod stream_log;
 mod task;
 
 pub use built_in::{BuiltInView, built_in_views};
+pub use job::view_jobs;
 pub use maintainer::{MaintainerSetup, ViewMaintainer, ViewsConfig};
 pub use registry::{Generation, RegistryError, View, ViewRegistry};
 pub use shard::Shard;
+pub use status::{PartStatus, ViewStatus};

@@ -45,6 +45,7 @@ mod cluster;
 mod commit;
 mod compact;
 mod config;
+mod erase;
 mod error;
 mod fold;
 mod live_table;
@@ -61,6 +62,7 @@ pub use config::{
     ArchiveConfig, CheckpointConfig, ClusterConfig, CompactionConfig, ConfigError, LogCleanupConfig, MaintenanceConfig,
     RetentionConfig, RetentionRule, VacuumConfig,
 };
+pub use erase::{Erased, erase, person_columns};
 pub use error::MaintenanceError;
 pub use fold::{Fold, FoldError, Folded};
 pub use maintainer::{Maintainer, RegionStorage};

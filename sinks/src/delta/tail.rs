@@ -7,7 +7,10 @@
 //! - Rows come in the table's current schema: columns younger than a file are null, partition
 //!   columns are filled in.
 
-use std::sync::Arc;
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use arrow::{
     array::{ArrayRef, RecordBatch, RecordBatchOptions, StringArray, new_null_array},
@@ -20,7 +23,8 @@ use deltalake::{
     kernel::{Add, Remove, Transaction},
     logstore::LogStoreRef,
 };
-use object_store::{ObjectStoreExt, path::Path};
+use futures::StreamExt;
+use object_store::{ObjectStore, ObjectStoreExt, path::Path};
 use parquet::{
     arrow::{ProjectionMask, arrow_reader::ParquetRecordBatchReaderBuilder},
     errors::ParquetError,
@@ -38,6 +42,8 @@ pub struct TableTail {
     log_store: LogStoreRef,
     /// Last version read; none before the first.
     version: Option<u64>,
+    /// When the entry of that version was last known to be in the log.
+    confirmed: Option<Instant>,
 }
 
 /// What one commit did.
@@ -91,7 +97,7 @@ struct Lineage {
 impl TableTail {
     /// Starts after `version`; before the first entry if there is none.
     pub fn at(storage: &Storage, table: &str, version: Option<u64>) -> Self {
-        Self { table: table.to_owned(), log_store: storage.log_store(table), version }
+        Self { table: table.to_owned(), log_store: storage.log_store(table), version, confirmed: None }
     }
 
     /// Last version read.
@@ -129,16 +135,53 @@ impl TableTail {
             }
         }
         self.version = Some(next);
+        self.confirmed = Some(Instant::now());
         Ok(Some(read))
     }
 
-    /// A missing entry is the end of the log only if there is none after it. Looked at only where
-    /// the log was never read from the start, or after silence: one listing.
-    async fn check_no_gap(&self, next: u64) -> Result<(), DeltaSinkError> {
-        if self.version.is_some() && next % GAP_CHECK != 0 {
-            // The entry before was read from the log itself: clean-up never outruns a live reader
-            // by less than its retention.
+    /// The log's latest version, to tell how far behind this is; none while there is no table.
+    pub async fn latest(&self) -> Option<u64> {
+        self.log_store.get_latest_version(self.version.unwrap_or(0)).await.ok()
+    }
+
+    /// The oldest entry the log still has; what follows the log goes on there after a gap.
+    pub async fn oldest(storage: &Storage, table: &str) -> Result<Option<u64>, DeltaSinkError> {
+        let log_store = storage.log_store(table);
+        let store = log_store.object_store(None);
+        let mut names = store.list(Some(&Path::from("_delta_log")));
+        let mut oldest = None;
+        while let Some(entry) = names.next().await {
+            let entry = entry.map_err(|source| DeltaSinkError::Store {
+                table: table.to_owned(),
+                path: "_delta_log".to_owned(),
+                source,
+            })?;
+            let version = entry.location.filename().and_then(|name| name.strip_suffix(".json"));
+            if let Some(version) = version.filter(|v| v.len() == 20).and_then(|v| v.parse::<u64>().ok()) {
+                oldest = Some(oldest.map_or(version, |o: u64| o.min(version)));
+            }
+        }
+        Ok(oldest)
+    }
+
+    /// A missing entry is the end of the log only if there is none after it. The clean-up takes the
+    /// oldest entries first, so while the entry before is there, or was there lately, nothing is lost.
+    async fn check_no_gap(&mut self, next: u64) -> Result<(), DeltaSinkError> {
+        if self.confirmed.is_some_and(|at| at.elapsed() < TRUSTED_FOR) {
             return Ok(());
+        }
+        if let Some(version) = self.version {
+            let path = Path::from(format!("_delta_log/{version:020}.json"));
+            match self.log_store.object_store(None).head(&path).await {
+                Ok(_) => {
+                    self.confirmed = Some(Instant::now());
+                    return Ok(());
+                }
+                Err(object_store::Error::NotFound { .. }) => {}
+                Err(source) => {
+                    return Err(DeltaSinkError::Store { table: self.table.clone(), path: path.to_string(), source });
+                }
+            }
         }
         match self.log_store.get_latest_version(next.saturating_sub(1)).await {
             Ok(latest) if latest >= next => match self.log_store.read_commit_entry(next).await {
@@ -156,7 +199,8 @@ impl TableTail {
     }
 }
 
-const GAP_CHECK: u64 = 64;
+/// Far less than the time the log is kept for.
+const TRUSTED_FOR: Duration = Duration::from_secs(600);
 
 /// All files of a version of the table (the latest unless named), or none if there is no table.
 pub async fn table_files(
@@ -198,7 +242,12 @@ pub async fn table_files(
 }
 
 async fn committed_at(delta: &DeltaTable, version: u64) -> DateTime<Utc> {
-    let mut tail = TableTail { table: String::new(), log_store: delta.log_store(), version: version.checked_sub(1) };
+    let mut tail = TableTail {
+        table: String::new(),
+        log_store: delta.log_store(),
+        version: version.checked_sub(1),
+        confirmed: None,
+    };
     match tail.next().await {
         Ok(Some(entry)) => entry.committed_at,
         _ => Utc::now(),

@@ -1,0 +1,65 @@
+//! `companyos erase`: a person's rows out of every table and, with them, out of every view.
+
+use std::process::ExitCode;
+
+use anyhow::{Result, ensure};
+use clap::Args;
+use companyos_maintenance::{erase, person_columns};
+use companyos_sinks::storage::Storage;
+use serde_json::json;
+
+use crate::{cli::ConfigArgs, config::Config, telemetry};
+
+/// Whom to erase.
+#[derive(Debug, Args)]
+pub struct EraseArgs {
+    #[command(flatten)]
+    config: ConfigArgs,
+    /// Tenant
+    #[arg(long)]
+    tenant: String,
+    /// User, as the tables hold it (`user_id`, `actor`)
+    #[arg(long)]
+    user: String,
+    /// As JSON, one object a table
+    #[arg(long)]
+    json: bool,
+}
+
+/// Erases, table by table; 1 if one could not be rewritten.
+pub async fn run(args: EraseArgs) -> Result<ExitCode> {
+    telemetry::log_warnings();
+    let config = Config::load(args.config.config.as_deref())?;
+    ensure!(config.tenancy.tenants.contains_key(&args.tenant), "no tenant {:?}", args.tenant);
+    let mut failed = false;
+    for (name, region) in &config.tenancy.regions {
+        let mut places = vec![("hot", Storage::for_region(region)?)];
+        places.extend(Storage::archive_of(region)?.map(|storage| ("archive", storage)));
+        for (place, storage) in places {
+            for (table, column) in person_columns() {
+                let done = erase(&storage, table, &args.tenant, column, &args.user).await;
+                let done = match done {
+                    Ok(done) => done,
+                    Err(error) => {
+                        eprintln!("companyos: {name} {place} {table}: {error}");
+                        failed = true;
+                        continue;
+                    }
+                };
+                if args.json {
+                    println!("{}", json!({"region": name, "place": place, "table": table, "erased": done}));
+                } else if let Some(version) = done.version {
+                    let (rows, files) = (done.rows, done.files);
+                    println!("{name} {place} {table}: {rows} rows of {files} files erased, version {version}");
+                }
+            }
+        }
+    }
+    if !args.json {
+        println!(
+            "views follow within seconds; old files go with vacuum, {} after today",
+            humantime::format_duration(config.maintenance.vacuum.retention)
+        );
+    }
+    Ok(if failed { ExitCode::FAILURE } else { ExitCode::SUCCESS })
+}
