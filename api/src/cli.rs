@@ -5,8 +5,8 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand};
 
 use crate::commands::{
-    broker::BrokerArgs, demo::DemoArgs, dlp::DlpCommand, erase::EraseArgs, maintain::MaintainArgs, pipeline::PipelineCommand, quarantine::QuarantineCommand,
-    replay::ReplayArgs, schemas::SchemasCommand, sql::SqlArgs, token::TokenCommand,
+    broker::BrokerArgs, demo::DemoArgs, detect::DetectCommand, dlp::DlpCommand, erase::EraseArgs, maintain::MaintainArgs, pipeline::PipelineCommand, quarantine::QuarantineCommand,
+    replay::ReplayArgs, schemas::SchemasCommand, simulate::SimulateCommand, slo::SloCommand, sql::SqlArgs, token::TokenCommand,
 };
 
 /// Events in, governed tables out, queried by SQL.
@@ -46,6 +46,15 @@ pub enum Command {
     /// Make, list, show, drop and rebuild materialized views
     #[command(subcommand)]
     Pipeline(PipelineCommand),
+    /// Judge OpenSLO files, report on services
+    #[command(subcommand)]
+    Slo(SloCommand),
+    /// Judge detection rules, try them on events or on what is stored
+    #[command(subcommand)]
+    Detect(DetectCommand),
+    /// Send an attack's events and see whether it is found
+    #[command(subcommand)]
+    Simulate(SimulateCommand),
     /// Send a file's rows as events
     Replay(ReplayArgs),
     /// Look at refused events, release or purge them

@@ -18,11 +18,13 @@
 mod assignment;
 mod committer;
 mod config;
+pub mod detections;
 mod epoch;
 mod headers;
 mod health;
 mod member;
 mod quarantine_topic;
+pub mod slo;
 mod spec;
 mod stats;
 mod tables;

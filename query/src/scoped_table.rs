@@ -36,13 +36,17 @@ use crate::{
 
 /// The tables there are, in the order they are documented.
 pub(crate) fn table_names() -> impl Iterator<Item = &'static str> {
-    Stream::ALL.into_iter().map(Stream::name).chain([quarantine::TABLE])
+    let outputs = ["slo_burn", "slo_alerts", companyos_detect::TABLE];
+    Stream::ALL.into_iter().map(Stream::name).chain([quarantine::TABLE]).chain(outputs)
 }
 
 /// Schema of a table by the contract; none if there is no such table.
 pub(crate) fn contract(name: &str) -> Option<SchemaRef> {
     match name {
         quarantine::TABLE => Some(quarantine::table_schema()),
+        "slo_burn" => Some(companyos_slo::slo_burn_table().schema),
+        "slo_alerts" => Some(companyos_slo::slo_alerts_table().schema),
+        companyos_detect::TABLE => Some(companyos_detect::table().schema),
         _ => name.parse().ok().map(arrow_schema::table_schema),
     }
 }

@@ -106,7 +106,7 @@ impl ObjectStore for CrashingStore {
     }
 }
 
-/// Collects ids; fails once for each that it is told to.
+/// Collects what is sent.
 #[derive(Default)]
 struct Notices(Mutex<Vec<String>>);
 

@@ -121,13 +121,14 @@ async fn entries_that_were_cleaned_up_are_a_gap_and_not_the_end() {
         let gap = TableTail::at(&storage, "t", at).next().await;
         assert!(matches!(gap, Err(DeltaSinkError::Gap { version, .. }) if version == next), "{at:?}: {gap:?}");
     }
-    assert_eq!(TableTail::oldest(&storage, "t").await.unwrap(), Some(4));
+    assert_eq!(TableTail::oldest(&storage, "t", 1).await.unwrap(), Some(4));
+    assert_eq!(TableTail::oldest(&storage, "t", 6).await.unwrap(), None);
     let mut tail = TableTail::at(&storage, "t", Some(3));
     assert_eq!(tail.latest().await, Some(5));
     assert_eq!(tail.next().await.unwrap().unwrap().version, 4);
     assert_eq!(tail.next().await.unwrap().unwrap().version, 5);
     assert!(tail.next().await.unwrap().is_none());
-    assert_eq!(TableTail::oldest(&storage, "none").await.unwrap(), None);
+    assert_eq!(TableTail::oldest(&storage, "none", 0).await.unwrap(), None);
 }
 
 #[tokio::test(flavor = "multi_thread")]

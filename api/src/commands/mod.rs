@@ -3,6 +3,7 @@
 pub mod broker;
 pub mod config;
 pub mod demo;
+pub mod detect;
 pub mod dlp;
 pub mod erase;
 pub mod maintain;
@@ -11,6 +12,8 @@ pub mod quarantine;
 pub mod replay;
 pub mod schemas;
 pub mod serve;
+pub mod simulate;
+pub mod slo;
 pub mod sql;
 pub mod token;
 
@@ -27,6 +30,9 @@ use crate::{
 pub async fn run(cli: Cli) -> Result<ExitCode> {
     match cli.command {
         Command::Gateway(args) => serve::run("gateway", &args, roles::gateway::run).await,
+        Command::Detect(command) => detect::run(command).await,
+        Command::Slo(command) => slo::run(command).await,
+        Command::Simulate(command) => simulate::run(command).await,
         Command::Demo(args) => demo::run(args).await,
         Command::Broker(args) => broker::run(args).await,
         Command::Query(args) => serve::run("query", &args, roles::query::run).await,

@@ -16,7 +16,9 @@ use std::{
 
 use companyos_dlp::{DlpConfig, Redactor};
 use companyos_maintenance::MaintenanceConfig;
-use companyos_pipelines::{PipelineSpec, WorkerConfig, tasks::TasksConfig, views::ViewsConfig};
+use companyos_pipelines::{
+    PipelineSpec, WorkerConfig, detections::DetectConfig, slo::SloConfig, tasks::TasksConfig, views::ViewsConfig,
+};
 use companyos_query::QueryConfig;
 use companyos_schemas::{
     access::TokenRegistry,
@@ -50,6 +52,10 @@ pub struct Config {
     pub tasks: TasksConfig,
     /// Materialized views.
     pub views: ViewsConfig,
+    /// Service level objectives.
+    pub slo: SloConfig,
+    /// Security detections.
+    pub detect: DetectConfig,
     /// SQL.
     pub query: QueryConfig,
     /// Data loss prevention.
@@ -74,6 +80,8 @@ impl Default for Config {
             worker: WorkerConfig::default(),
             tasks: TasksConfig::default(),
             views: ViewsConfig::default(),
+            slo: SloConfig::default(),
+            detect: DetectConfig::default(),
             query: QueryConfig::default(),
             dlp: DlpConfig::default(),
             quarantine: QuarantineSection::default(),

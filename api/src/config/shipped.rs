@@ -55,6 +55,7 @@ fn it_documents_every_key() {
             "query.spill_dir",
             "quarantine.key_file",
             "worker.pipelines_dir",
+            "detect.rules",
             "access.tokens.id",
             "access.tokens.sha256",
             "access.tokens.permissions",

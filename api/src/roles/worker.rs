@@ -6,10 +6,12 @@ use std::{collections::BTreeSet, sync::Arc, time::Duration};
 use anyhow::{Result, bail};
 use companyos_pipelines::{
     PipelineSpec, Worker, WorkerSetup,
-    tasks::{JobFactory, ShardTasks, TasksSetup},
+    detections::detect_operators,
+    slo::slo_operators,
+    tasks::{JobFactory, NoticeRouter, OperatorJob, ShardTasks, TasksSetup},
     views::{ViewRegistry, view_jobs},
 };
-use companyos_sinks::storage::Storage;
+use companyos_sinks::{checkpoint::NoticeSink, storage::Storage};
 
 use super::Context;
 use crate::config::Config;
@@ -39,6 +41,15 @@ async fn start_tasks(context: &Context) -> Result<Option<ShardTasks>> {
             let regions = config.tenancy.regions.keys().cloned().collect();
             tokio::spawn(make_built_in_views(home.clone(), regions, config.tasks.shards, context.shutdown.clone()));
         }
+    }
+    let notices: Arc<dyn NoticeSink> = Arc::new(NoticeRouter::new(&config.kafka.source(), &config.tasks)?);
+    if !config.slo.paths.is_empty() {
+        let make = slo_operators(&config.slo, context.shutdown.clone());
+        jobs.push(("slo".to_owned(), OperatorJob::factory(make, &config.tasks, notices.clone())));
+    }
+    if config.detect.enabled {
+        let make = detect_operators(&config.detect, context.shutdown.clone())?;
+        jobs.push(("detect".to_owned(), OperatorJob::factory(make, &config.tasks, notices)));
     }
     let setup = TasksSetup {
         config: config.tasks.clone(),

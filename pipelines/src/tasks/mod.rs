@@ -16,6 +16,7 @@ mod job;
 mod notices;
 mod operator_job;
 mod ownership;
+mod reload;
 mod supervisor;
 
 pub use config::TasksConfig;
@@ -23,3 +24,4 @@ pub use job::{JobContext, JobFactory, ShardJob, TaskError};
 pub use notices::{NoticeRouter, NoticeSetupError};
 pub use operator_job::{OperatorFactory, OperatorJob};
 pub use ownership::{ShardTasks, TasksError, TasksSetup};
+pub use reload::{Definitions, Reloading, watch_files};

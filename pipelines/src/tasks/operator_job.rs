@@ -193,12 +193,16 @@ impl Run {
     /// Entries that were cleaned up unread are lost to this operator, but not silently.
     async fn skip_gap(&mut self, index: usize, version: u64) -> Result<(), TaskError> {
         let table = self.inputs[index].stream.name();
-        let oldest = TableTail::oldest(&self.context.storage, table).await?.unwrap_or(version).max(version);
-        let lost = oldest - version;
+        let next = match TableTail::oldest(&self.context.storage, table, version).await? {
+            Some(oldest) => oldest,
+            // Nothing but a table checkpoint is left.
+            None => self.inputs[index].tail.latest().await.map_or(version, |latest| latest + 1),
+        };
+        let lost = next.saturating_sub(version);
         error!(operator = self.name, region = %self.context.region, table, version, lost, "the log was cleaned up unread");
         metrics::counter!("companyos_tail_lost_versions_total", "operator" => self.name, "table" => table)
             .increment(lost);
-        self.inputs[index].tail = TableTail::at(&self.context.storage, table, oldest.checked_sub(1));
+        self.inputs[index].tail = TableTail::at(&self.context.storage, table, next.checked_sub(1));
         Ok(())
     }
 

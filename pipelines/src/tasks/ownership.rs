@@ -81,7 +81,7 @@ impl ShardTasks {
         let home = setup.storages.get(&setup.home_region).cloned();
         let home = home.ok_or_else(|| TasksError::NoHome(setup.home_region.clone()))?;
         let topic = setup.config.topic.clone();
-        make_topic(&setup.kafka, &topic, setup.config.shards).await?;
+        make_topics(&setup.kafka, &setup.config).await?;
         let owner = Arc::new(Owner {
             runtime: Handle::current(),
             shards: setup.config.shards,
@@ -112,15 +112,21 @@ impl ShardTasks {
     }
 
     /// Stops all shards, writes their checkpoints and leaves the group.
-    pub async fn stop(self) {
+    pub async fn stop(mut self) {
         self.stop.store(true, Ordering::Relaxed);
-        let _ = self.ended.await;
+        let _ = (&mut self.ended).await;
     }
 
     /// Runs until `shutdown` resolves, then stops.
     pub async fn run(self, shutdown: impl Future<Output = ()>) {
         shutdown.await;
         self.stop().await;
+    }
+}
+
+impl Drop for ShardTasks {
+    fn drop(&mut self) {
+        self.stop.store(true, Ordering::Relaxed);
     }
 }
 
@@ -252,22 +258,29 @@ impl AssignmentHandler for Owner {
     }
 }
 
-/// Makes the topic if it is missing, and checks that its partitions are the shards. Where neither can
-/// be done now, the topic must be there and right.
-async fn make_topic(kafka: &KafkaConfig, topic: &str, shards: u32) -> Result<(), TasksError> {
+/// Makes the topics that are missing, and checks that the tasks topic's partitions are the shards. Where
+/// that cannot be done now, they must be there and right.
+async fn make_topics(kafka: &KafkaConfig, config: &TasksConfig) -> Result<(), TasksError> {
+    let (topic, shards) = (config.topic.as_str(), config.shards);
     let admin: AdminClient<DefaultClientContext> = kafka.client().create()?;
     let options = AdminOptions::new().operation_timeout(Some(Duration::from_secs(10)));
-    let new = NewTopic::new(topic, shards as i32, TopicReplication::Fixed(-1));
-    match admin.create_topics([&new], &options).await {
+    let make = |name, partitions| NewTopic::new(name, partitions, TopicReplication::Fixed(-1));
+    let mut topics: BTreeSet<&str> = config.topics.values().map(String::as_str).collect();
+    if !config.webhooks.is_empty() && !config.dead_letter_topic.is_empty() {
+        topics.insert(&config.dead_letter_topic);
+    }
+    let mut wanted = vec![make(topic, shards as i32)];
+    wanted.extend(topics.into_iter().map(|name| make(name, 1)));
+    match admin.create_topics(&wanted, &options).await {
         Ok(results) => {
             for result in results {
                 match result {
                     Ok(_) | Err((_, RDKafkaErrorCode::TopicAlreadyExists)) => {}
-                    Err((_, code)) => warn!(topic, %code, "topic could not be created"),
+                    Err((topic, code)) => warn!(topic, %code, "topic could not be created"),
                 }
             }
         }
-        Err(error) => warn!(topic, %error, "topic could not be created"),
+        Err(error) => warn!(topic, %error, "topics could not be created"),
     }
     let name = topic.to_owned();
     let found = tokio::task::spawn_blocking(move || {

@@ -46,6 +46,9 @@ impl Default for ViewsConfig {
     }
 }
 
+/// How long a view that failed is left alone.
+const OPEN_AGAIN_AFTER: Duration = Duration::from_secs(5);
+
 /// What a maintainer works on.
 #[derive(Debug, Clone)]
 pub struct MaintainerSetup {
@@ -68,8 +71,8 @@ pub struct ViewMaintainer {
     looked: Option<Instant>,
     tasks: BTreeMap<String, ViewTask>,
     logs: BTreeMap<Stream, StreamLog>,
-    /// Views that failed for good, by table.
-    failed: BTreeSet<String>,
+    /// When views failed, by table: they are opened again after a while.
+    failed: BTreeMap<String, Instant>,
     announced: BTreeSet<String>,
 }
 
@@ -83,7 +86,7 @@ impl ViewMaintainer {
             looked: None,
             tasks: BTreeMap::new(),
             logs: BTreeMap::new(),
-            failed: BTreeSet::new(),
+            failed: BTreeMap::new(),
             announced: BTreeSet::new(),
         }
     }
@@ -133,9 +136,10 @@ impl ViewMaintainer {
                     self.looked = None;
                 }
                 Err(error) => {
-                    error!(table, %error, "a view cannot be kept current");
+                    error!(table, %error, "a view cannot go on; it is opened again in a while");
+                    metrics::counter!("companyos_view_failures_total", "table" => table.clone()).increment(1);
                     self.tasks.remove(&table);
-                    self.failed.insert(table);
+                    self.failed.insert(table, Instant::now());
                 }
             }
         }
@@ -145,6 +149,7 @@ impl ViewMaintainer {
     /// Opens the views that are new here, and lets go of those that are gone.
     async fn take_on(&mut self) -> Result<(), TaskError> {
         let shard = self.setup.shard;
+        self.failed.retain(|_, at| at.elapsed() < OPEN_AGAIN_AFTER);
         let of_here: Vec<_> = self
             .registry
             .generations()
@@ -153,7 +158,7 @@ impl ViewMaintainer {
             .collect();
         self.tasks.retain(|table, _| of_here.iter().any(|g| g.table == *table));
         for generation in of_here {
-            if self.tasks.contains_key(&generation.table) || self.failed.contains(&generation.table) {
+            if self.tasks.contains_key(&generation.table) || self.failed.contains_key(&generation.table) {
                 continue;
             }
             let table = generation.table.clone();
@@ -164,7 +169,7 @@ impl ViewMaintainer {
                 }
                 Err(TaskError::Table(error)) if !error.is_transient() => {
                     error!(table, %error, "a view's state table cannot be used");
-                    self.failed.insert(table);
+                    self.failed.insert(table, Instant::now());
                 }
                 Err(error) => return Err(error),
             }
@@ -209,7 +214,7 @@ impl ViewMaintainer {
             let generation = task.generation;
             let (sql, regions, shards) = (generation.sql.clone(), generation.regions.clone(), generation.shards);
             self.registry.create(&sql, regions, shards, generation.built_in, true).await?;
-            self.failed.insert(table.to_owned());
+            self.failed.insert(table.to_owned(), Instant::now());
             self.looked = None;
         }
         Ok(())

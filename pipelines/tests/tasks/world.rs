@@ -2,7 +2,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
-    sync::{Arc, Mutex},
+    sync::{Arc, Mutex, atomic::AtomicU64},
     time::{Duration, Instant},
 };
 
@@ -25,7 +25,7 @@ use deltalake::{
 };
 use tokio::sync::Mutex as AsyncMutex;
 
-use crate::counting::Counting;
+use crate::{counting::Counting, flaky::FlakyStore};
 
 pub const SHARDS: u32 = 4;
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -91,6 +91,21 @@ impl World {
     }
 
     pub async fn worker(&self) -> ShardTasks {
+        self.worker_on(self.storage.clone()).await
+    }
+
+    /// A worker whose store fails every so often, and the count of its failures.
+    pub async fn flaky_worker(&self, seed: u64) -> (ShardTasks, Arc<AtomicU64>) {
+        let failures = Arc::new(AtomicU64::new(0));
+        let counted = failures.clone();
+        let storage = self
+            .storage
+            .clone()
+            .map_store(|inner| Arc::new(FlakyStore { inner, seed, calls: AtomicU64::new(0), failures: counted }));
+        (self.worker_on(storage).await, failures)
+    }
+
+    async fn worker_on(&self, storage: Storage) -> ShardTasks {
         let config = TasksConfig {
             shards: SHARDS,
             poll_interval: Duration::from_millis(20),
@@ -108,7 +123,7 @@ impl World {
                 settings: BTreeMap::from([("session.timeout.ms".to_owned(), "6000".to_owned())]),
                 ..KafkaConfig::default()
             },
-            storages: HashMap::from([(Arc::from("eu"), self.storage.clone())]),
+            storages: HashMap::from([(Arc::from("eu"), storage)]),
             home_region: Arc::from("eu"),
             jobs: vec![("counting".to_owned(), job)],
         };

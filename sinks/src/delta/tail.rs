@@ -144,8 +144,9 @@ impl TableTail {
         self.log_store.get_latest_version(self.version.unwrap_or(0)).await.ok()
     }
 
-    /// The oldest entry the log still has; what follows the log goes on there after a gap.
-    pub async fn oldest(storage: &Storage, table: &str) -> Result<Option<u64>, DeltaSinkError> {
+    /// The oldest entry the log still has from a version on; what follows the log goes on there
+    /// after a gap.
+    pub async fn oldest(storage: &Storage, table: &str, from: u64) -> Result<Option<u64>, DeltaSinkError> {
         let log_store = storage.log_store(table);
         let store = log_store.object_store(None);
         let mut names = store.list(Some(&Path::from("_delta_log")));
@@ -157,7 +158,8 @@ impl TableTail {
                 source,
             })?;
             let version = entry.location.filename().and_then(|name| name.strip_suffix(".json"));
-            if let Some(version) = version.filter(|v| v.len() == 20).and_then(|v| v.parse::<u64>().ok()) {
+            let version = version.filter(|v| v.len() == 20).and_then(|v| v.parse::<u64>().ok());
+            if let Some(version) = version.filter(|v| *v >= from) {
                 oldest = Some(oldest.map_or(version, |o: u64| o.min(version)));
             }
         }

@@ -6,13 +6,13 @@ mod source;
 
 use std::{path::PathBuf, process::ExitCode};
 
-use anyhow::{Result, bail};
+use anyhow::{Context, Result, bail};
 use clap::{Args, ValueEnum};
 use companyos_schemas::access::Scope;
 
 use crate::{cli::ConfigArgs, config::Config, telemetry};
 use output::Output;
-use source::Source;
+pub use source::Source;
 
 /// What to ask, whom, and how to show the answer.
 #[derive(Debug, Args)]
@@ -20,7 +20,11 @@ pub struct SqlArgs {
     #[command(flatten)]
     config: ConfigArgs,
     /// The statement; a prompt with history if none is given
+    #[arg(allow_hyphen_values = true)]
     query: Option<String>,
+    /// File with the statement
+    #[arg(long, short, conflicts_with = "query", value_name = "SQL FILE")]
+    file: Option<PathBuf>,
     /// How the answer is written
     #[arg(long, value_enum, default_value_t = Format::Table)]
     format: Format,
@@ -61,7 +65,11 @@ pub enum Format {
 pub async fn run(args: SqlArgs) -> Result<ExitCode> {
     telemetry::log_warnings();
     let source = source(&args)?;
-    let Some(query) = &args.query else {
+    let from_file = match &args.file {
+        Some(file) => Some(std::fs::read_to_string(file).with_context(|| file.display().to_string())?),
+        None => None,
+    };
+    let Some(query) = args.query.as_ref().or(from_file.as_ref()) else {
         if args.output.is_some() || args.format == Format::Parquet {
             bail!("--output and --format parquet need a query");
         }

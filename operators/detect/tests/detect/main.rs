@@ -1,0 +1,4 @@
+//! Detections as they run: what ships, and how rules are operated.
+
+mod operating;
+mod shipped;
