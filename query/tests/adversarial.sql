@@ -284,7 +284,7 @@ SELECT * FROM quarantine WHERE quarantine_id IN ('q-beta', 'q-nobody')
 --: =0
 SELECT count(*) FROM quarantine WHERE detail LIKE '%SECRET%'
 
---: =6
+--: =9
 SELECT count(*) FROM information_schema.tables WHERE table_schema = 'public'
 
 --: any

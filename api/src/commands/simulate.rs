@@ -68,15 +68,12 @@ pub async fn run(command: SimulateCommand) -> Result<ExitCode> {
     };
     let run = uuid::Uuid::now_v7().simple().to_string();
     let run = &run[run.len() - 10..];
-    // Events happened just now, the last of them about a minute ago.
-    let length = Duration::from_secs(3600);
-    let defaults = Defaults {
-        tenant: args.tenant.clone(),
-        env: args.env.clone(),
-        region,
-        start: Utc::now() - length,
-        ..Defaults::default()
-    };
+    let now = Utc::now();
+    let mut defaults =
+        Defaults { tenant: args.tenant.clone(), env: args.env.clone(), region, start: now, ..Defaults::default() };
+    // The last of the events happens now.
+    let length = scenario.render(&defaults, run)?.iter().filter_map(|(_, event)| time_of(event)).max();
+    defaults.start = now - (length.unwrap_or(now) - now);
     let events = scenario.render(&defaults, run)?;
     let sink = KafkaSink::new(&config.kafka.brokers, &config.kafka.settings)?;
     let started = Instant::now();
@@ -116,6 +113,10 @@ pub async fn run(command: SimulateCommand) -> Result<ExitCode> {
         println!("{} of {} found after {seconds:.1} s", scenario.expect.len() - missing.len(), scenario.expect.len());
     }
     Ok(if missing.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+fn time_of(event: &serde_json::Value) -> Option<chrono::DateTime<Utc>> {
+    event.get("occurred_at")?.as_str()?.parse().ok()
 }
 
 fn find(name: &str) -> Result<Scenario> {

@@ -59,7 +59,7 @@ impl Default for RuleSetConfig {
         Self {
             rules: vec![PathBuf::from("rules")],
             mapping: None,
-            lateness: Duration::from_secs(120),
+            lateness: Duration::from_secs(3600),
             idle_after: Duration::from_secs(60),
             places: None,
             networks: None,

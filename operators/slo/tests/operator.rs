@@ -81,7 +81,7 @@ fn every_shipped_slo_runs() {
     let report = load_path(&shipped());
     let compiled = compile(&report);
     assert!(report.refused.is_empty() && compiled.refused.is_empty(), "{:?} {:?}", report.refused, compiled.refused);
-    assert_eq!(compiled.slos.len(), 4);
+    assert_eq!(compiled.slos.len(), 5);
 }
 
 #[test]

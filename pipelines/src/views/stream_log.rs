@@ -18,6 +18,8 @@ pub(crate) struct StreamLog {
     shard: Shard,
     columns: Vec<String>,
     reader: FileReader,
+    /// Stands at the newest entry read; kept, since a fresh one looks for gaps first.
+    tail: TableTail,
     entries: BTreeMap<u64, Arc<TailEntry>>,
     rows: BTreeMap<u64, Arc<Vec<RecordBatch>>>,
 }
@@ -36,6 +38,7 @@ impl StreamLog {
             shard,
             columns: Vec::new(),
             reader,
+            tail: TableTail::at(storage, stream.name(), None),
             entries: BTreeMap::new(),
             rows: BTreeMap::new(),
         }
@@ -56,9 +59,10 @@ impl StreamLog {
         if let Some(entry) = self.entries.get(&wanted) {
             return Ok(Some(entry.clone()));
         }
-        let Some(entry) = TableTail::at(&self.storage, self.stream.name(), version).next().await? else {
-            return Ok(None);
-        };
+        if self.tail.version() != version {
+            self.tail = TableTail::at(&self.storage, self.stream.name(), version);
+        }
+        let Some(entry) = self.tail.next().await? else { return Ok(None) };
         let entry = Arc::new(entry);
         self.entries.insert(wanted, entry.clone());
         while self.entries.len() > REMEMBERED {

@@ -130,7 +130,7 @@ impl Fixture {
         fixture
     }
 
-    fn storage(&self, region: &str) -> Storage {
+    pub fn storage(&self, region: &str) -> Storage {
         Storage::for_region(&self.tenancy.regions[region]).unwrap()
     }
 

@@ -147,23 +147,7 @@ impl TableTail {
     /// The oldest entry the log still has from a version on; what follows the log goes on there
     /// after a gap.
     pub async fn oldest(storage: &Storage, table: &str, from: u64) -> Result<Option<u64>, DeltaSinkError> {
-        let log_store = storage.log_store(table);
-        let store = log_store.object_store(None);
-        let mut names = store.list(Some(&Path::from("_delta_log")));
-        let mut oldest = None;
-        while let Some(entry) = names.next().await {
-            let entry = entry.map_err(|source| DeltaSinkError::Store {
-                table: table.to_owned(),
-                path: "_delta_log".to_owned(),
-                source,
-            })?;
-            let version = entry.location.filename().and_then(|name| name.strip_suffix(".json"));
-            let version = version.filter(|v| v.len() == 20).and_then(|v| v.parse::<u64>().ok());
-            if let Some(version) = version.filter(|v| *v >= from) {
-                oldest = Some(oldest.map_or(version, |o: u64| o.min(version)));
-            }
-        }
-        Ok(oldest)
+        oldest_in(&storage.log_store(table), table, from).await
     }
 
     /// A missing entry is the end of the log only if there is none after it. The clean-up takes the
@@ -185,20 +169,43 @@ impl TableTail {
                 }
             }
         }
-        match self.log_store.get_latest_version(next.saturating_sub(1)).await {
-            Ok(latest) if latest >= next => match self.log_store.read_commit_entry(next).await {
-                Ok(Some(_)) => Ok(()),
-                Ok(None) => Err(DeltaSinkError::Gap { table: self.table.clone(), version: next }),
-                Err(error) => Err(self.fail(error)),
-            },
-            // No table yet, or nothing newer.
-            _ => Ok(()),
+        let gap = match oldest_in(&self.log_store, &self.table, next).await? {
+            Some(oldest) => oldest > next,
+            None => false,
+        };
+        if gap {
+            return Err(DeltaSinkError::Gap { table: self.table.clone(), version: next });
         }
+        self.confirmed = Some(Instant::now());
+        Ok(())
     }
 
     fn fail(&self, source: DeltaTableError) -> DeltaSinkError {
         super::table::delta_error(&self.table, source)
     }
+}
+
+/// The oldest entry of a log from a version on.
+async fn oldest_in(log_store: &LogStoreRef, table: &str, from: u64) -> Result<Option<u64>, DeltaSinkError> {
+    let store = log_store.object_store(None);
+    let mut names = store.list(Some(&Path::from("_delta_log")));
+    let mut oldest = None;
+    while let Some(entry) = names.next().await {
+        let entry = match entry {
+            Ok(entry) => entry,
+            // A local folder that is not there yet.
+            Err(object_store::Error::NotFound { .. }) => return Ok(None),
+            Err(source) => {
+                return Err(DeltaSinkError::Store { table: table.to_owned(), path: "_delta_log".to_owned(), source });
+            }
+        };
+        let version = entry.location.filename().and_then(|name| name.strip_suffix(".json"));
+        let version = version.filter(|v| v.len() == 20).and_then(|v| v.parse::<u64>().ok());
+        if let Some(version) = version.filter(|v| *v >= from) {
+            oldest = Some(oldest.map_or(version, |o: u64| o.min(version)));
+        }
+    }
+    Ok(oldest)
 }
 
 /// Far less than the time the log is kept for.

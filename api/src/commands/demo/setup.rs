@@ -25,6 +25,9 @@ use crate::{
 pub const HOME: &str = "eu-west-1";
 pub const OTHER: &str = "us-east-1";
 
+/// Most of the demo's events say whether they went well.
+const FEATURE_SLO: &str = include_str!("../../../../pipelines/slo/feature-success.yaml");
+
 /// Everything made, nothing started.
 pub struct Setup {
     pub data: PathBuf,
@@ -76,6 +79,10 @@ impl Setup {
         config.quarantine.key_file = Some(key_file(&data, "quarantine.key")?);
         let token_key = KeyConfig { version: 1, file: Some(key_file(&data, "dlp.key")?), ..KeyConfig::default() };
         config.dlp.keys = Some(KeyRingConfig { active: 1, ring: vec![token_key] });
+        let slos = data.join("slo");
+        fs::create_dir_all(&slos)?;
+        fs::write(slos.join("feature-success.yaml"), FEATURE_SLO).context("cannot write the demo's SLO")?;
+        config.slo.paths = vec![slos];
         Ok(Self { data, config, broker_listen, gateway, query, admin, welcome })
     }
 
@@ -159,6 +166,11 @@ Send:
 
 Look at what was refused:
   companyos quarantine list --config {config} --tenant alpha
+
+Views, an SLO, an attack:
+  companyos sql --config {config} --tenant alpha "SELECT day, feature, role, events, users FROM feature_adoption ORDER BY events DESC LIMIT 10"
+  companyos slo report product --config {config} --tenant alpha
+  companyos simulate attack mfa_fatigue --config {config} --tenant alpha
 "#,
             now = chrono::Utc::now().to_rfc3339_opts(chrono::SecondsFormat::Secs, true),
         );

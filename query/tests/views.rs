@@ -1,0 +1,109 @@
+//! Views are read with the reader's scope, like every table.
+
+mod support;
+
+use std::{collections::BTreeSet, sync::Arc, time::Duration};
+
+use axum::http::StatusCode;
+use companyos_pipelines::views::{MaintainerSetup, Shard, ViewMaintainer, ViewRegistry, ViewsConfig};
+use companyos_query::QueryConfig;
+use serde_json::json;
+use support::{ALPHA_ROWS, BETA_ROWS, Fixture};
+
+const REGIONS: [&str; 2] = ["eu-west-1", "us-east-1"];
+
+async fn create(fixture: &Fixture, sql: &str) {
+    let mut registry = ViewRegistry::new(&fixture.storage("eu-west-1"));
+    let regions: BTreeSet<String> = REGIONS.map(str::to_owned).into();
+    assert!(registry.create(sql, regions, 1, false, false).await.is_ok(), "{sql}");
+}
+
+async fn build(fixture: &Fixture) {
+    for region in REGIONS {
+        let setup = MaintainerSetup {
+            config: ViewsConfig { registry_interval: Duration::ZERO, ..ViewsConfig::default() },
+            home: fixture.storage("eu-west-1"),
+            region: Arc::from(region),
+            storage: fixture.storage(region),
+            shard: Shard { index: 0, of: 1 },
+        };
+        let mut maintainer = ViewMaintainer::new(setup);
+        while maintainer.round().await.is_ok_and(|moved| moved) {}
+    }
+}
+
+async fn with_view() -> Fixture {
+    let fixture = Fixture::filled(QueryConfig::default()).await;
+    create(
+        &fixture,
+        "CREATE MATERIALIZED VIEW adoption AS SELECT feature, tumble(interval '1 day') AS day, count(*) AS events, \
+         count(DISTINCT user_id) AS users, max(user_id) AS last_user FROM product_events \
+         GROUP BY feature, tumble(interval '1 day')",
+    )
+    .await;
+    build(&fixture).await;
+    fixture
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_view_shows_the_readers_rows_and_no_others() {
+    let fixture = with_view().await;
+    for (token, events) in
+        [("alpha", ALPHA_ROWS), ("alpha-prod", ALPHA_ROWS / 2), ("alpha-us", ALPHA_ROWS / 2), ("beta", BETA_ROWS)]
+    {
+        let answer = fixture.ask(token, "SELECT sum(events) FROM adoption").await;
+        assert_eq!(answer.single(), json!(events), "{token}");
+    }
+    for sql in [
+        "SELECT * FROM adoption",
+        "SELECT * FROM adoption WHERE tenant = 'beta'",
+        "SELECT cast(last_user AS int) FROM adoption",
+        "SELECT 1 / (CASE WHEN feature = 'betafeature' THEN 0 ELSE 1 END) FROM adoption",
+        "SELECT max(users), min(feature), max(last_user) FROM adoption",
+        "SELECT * FROM adoption WHERE events / (CASE WHEN tenant = 'beta' THEN 0 ELSE 1 END) > 0",
+        "EXPLAIN SELECT * FROM adoption WHERE feature = 'x'",
+        "SELECT * FROM information_schema.tables",
+        "SELECT * FROM information_schema.views",
+        "DESCRIBE adoption",
+    ] {
+        let answer = fixture.ask("alpha", sql).await;
+        let seen = format!("{:?} {}", answer.headers, answer.text());
+        for marker in ["BETASECRET", "3717", "4717", ".parquet", "_delta_log", "file://"] {
+            assert!(!seen.contains(marker), "{marker} in the answer to {sql}: {seen}");
+        }
+        assert!(sql.contains("betafeature") || !seen.contains("betafeature"), "{sql}: {seen}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_view_can_be_joined_filtered_and_is_listed() {
+    let fixture = with_view().await;
+    let join = "SELECT count(*) FROM product_events p JOIN adoption a ON p.feature = a.feature AND p.env = a.env \
+                AND p.region = a.region";
+    assert_eq!(fixture.ask("alpha", join).await.single(), json!(ALPHA_ROWS));
+    let filter = "SELECT sum(events) FROM adoption WHERE env = 'prod' AND feature = 'feature-x' AND day >= '2026-01-01'";
+    assert_eq!(fixture.ask("alpha", filter).await.single(), json!(ALPHA_ROWS / 2));
+    let listed = fixture.ask("alpha", "SELECT table_type FROM information_schema.tables WHERE table_name = 'adoption'");
+    assert_eq!(listed.await.single(), json!("VIEW"));
+    for table in ["slo_burn", "slo_alerts", "detections"] {
+        let empty = fixture.ask("alpha", &format!("SELECT count(*) FROM {table}")).await;
+        assert_eq!(empty.single(), json!(0), "{table}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_view_that_is_being_built_says_so() {
+    let fixture = Fixture::filled(QueryConfig::default()).await;
+    create(&fixture, "CREATE MATERIALIZED VIEW totals AS SELECT count(*) AS n FROM product_events").await;
+    let answer = fixture.ask("alpha", "SELECT * FROM totals").await;
+    assert_eq!(answer.status, StatusCode::BAD_REQUEST, "{}", answer.text());
+    assert!(answer.text().contains("is being built: 0 of 2 parts"), "{}", answer.text());
+    build(&fixture).await;
+    tokio::time::timeout(Duration::from_secs(10), async {
+        while fixture.ask("alpha", "SELECT * FROM totals").await.status != StatusCode::OK {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await
+    .expect("the view is readable once it is built");
+}
