@@ -5,8 +5,9 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand};
 
 use crate::commands::{
-    broker::BrokerArgs, demo::DemoArgs, detect::DetectCommand, dlp::DlpCommand, erase::EraseArgs, maintain::MaintainArgs, pipeline::PipelineCommand, quarantine::QuarantineCommand,
-    replay::ReplayArgs, schemas::SchemasCommand, simulate::SimulateCommand, slo::SloCommand, sql::SqlArgs, token::TokenCommand,
+    broker::BrokerArgs, demo::DemoArgs, detect::DetectCommand, dlp::DlpCommand, erase::EraseArgs,
+    maintain::MaintainArgs, pipeline::PipelineCommand, quarantine::QuarantineCommand, replay::ReplayArgs,
+    schemas::SchemasCommand, simulate::SimulateCommand, slo::SloCommand, sql::SqlArgs, token::TokenCommand,
 };
 
 /// Events in, governed tables out, queried by SQL.

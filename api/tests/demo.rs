@@ -148,7 +148,7 @@ fn until_listed(folder: &Path, config: &str, wanted: impl Fn(&Value) -> bool) ->
 #[tokio::test(flavor = "multi_thread")]
 async fn it_ends_by_itself_and_goes_on_where_it_stopped() {
     let folder = tempfile::tempdir().unwrap();
-    let run = || Process::start(&["demo", "--data", "data", "--any-ports", "--for", "3s"], folder.path());
+    let run = || Process::start(&["demo", "--data", "data", "--any-ports", "--for", "8s"], folder.path());
     let mut last = 0;
     for _ in 0..2 {
         let mut demo = run();

@@ -11,11 +11,14 @@ use std::{
 };
 
 use arrow::{
-    array::{ArrayRef, Date32Array, Int32Array, Int64Array, RecordBatch, StringArray, TimestampMicrosecondArray, new_null_array},
+    array::{
+        ArrayRef, Date32Array, Int32Array, Int64Array, RecordBatch, StringArray, TimestampMicrosecondArray,
+        new_null_array,
+    },
     datatypes::DataType,
     util::display::{ArrayFormatter, FormatOptions},
 };
-use companyos_maintenance::{MaintenanceConfig, Maintainer, RegionStorage, Task, erase};
+use companyos_maintenance::{Maintainer, MaintenanceConfig, RegionStorage, Task, erase};
 use companyos_pipelines::views::{MaintainerSetup, Shard, ViewMaintainer, ViewRegistry, ViewsConfig};
 use companyos_schemas::{Stream, arrow_schema};
 use companyos_sinks::{
@@ -129,7 +132,9 @@ impl World {
                 "occurred_at" | "_ingested_at" => {
                     Arc::new(TimestampMicrosecondArray::from(times.clone()).with_timezone("UTC"))
                 }
-                "day" => Arc::new(Date32Array::from_iter_values(times.iter().map(|t| t.div_euclid(86_400_000_000) as i32))),
+                "day" => {
+                    Arc::new(Date32Array::from_iter_values(times.iter().map(|t| t.div_euclid(86_400_000_000) as i32)))
+                }
                 "_offset" => Arc::new(Int64Array::from_iter_values((0..rows as i64).map(|i| offset + i))),
                 "_partition" | "_index" => Arc::new(Int32Array::from(vec![0; rows])),
                 _ if field.data_type() == &DataType::Utf8 && !field.is_nullable() => words(&["x"]),
@@ -167,7 +172,9 @@ fn rows_of(batches: &[RecordBatch]) -> Vec<Vec<String>> {
     let mut rows = Vec::new();
     for batch in batches {
         let columns: Vec<_> = batch.columns().iter().map(|c| ArrayFormatter::try_new(c, &options).unwrap()).collect();
-        rows.extend((0..batch.num_rows()).map(|row| columns.iter().map(|c| c.value(row).to_string()).collect::<Vec<_>>()));
+        rows.extend(
+            (0..batch.num_rows()).map(|row| columns.iter().map(|c| c.value(row).to_string()).collect::<Vec<_>>()),
+        );
     }
     rows.sort();
     rows

@@ -1,5 +1,8 @@
 //! Views are read with the reader's scope, like every table.
 
+// Clippy allows these in test functions; what those call is test code too.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
 mod support;
 
 use std::{collections::BTreeSet, sync::Arc, time::Duration};
@@ -81,7 +84,8 @@ async fn a_view_can_be_joined_filtered_and_is_listed() {
     let join = "SELECT count(*) FROM product_events p JOIN adoption a ON p.feature = a.feature AND p.env = a.env \
                 AND p.region = a.region";
     assert_eq!(fixture.ask("alpha", join).await.single(), json!(ALPHA_ROWS));
-    let filter = "SELECT sum(events) FROM adoption WHERE env = 'prod' AND feature = 'feature-x' AND day >= '2026-01-01'";
+    let filter =
+        "SELECT sum(events) FROM adoption WHERE env = 'prod' AND feature = 'feature-x' AND day >= '2026-01-01'";
     assert_eq!(fixture.ask("alpha", filter).await.single(), json!(ALPHA_ROWS / 2));
     let listed = fixture.ask("alpha", "SELECT table_type FROM information_schema.tables WHERE table_name = 'adoption'");
     assert_eq!(listed.await.single(), json!("VIEW"));

@@ -177,7 +177,8 @@ async fn backtest(args: BacktestArgs) -> Result<ExitCode> {
                     .await?;
                 for batch in &batches {
                     rows += batch.num_rows();
-                    let committed_at = chrono::DateTime::from_timestamp_millis(add.modification_time).unwrap_or_default();
+                    let committed_at =
+                        chrono::DateTime::from_timestamp_millis(add.modification_time).unwrap_or_default();
                     operator.on_rows(&TailRows { stream, version: table.version, committed_at, batch })?;
                     operator.on_time(committed_at)?;
                 }

@@ -11,10 +11,7 @@ use anyhow::{Context, Result, bail};
 use arrow::array::AsArray;
 use chrono::Utc;
 use clap::{Args, Subcommand};
-use companyos_detect::{
-    events::Defaults,
-    scenario::Scenario,
-};
+use companyos_detect::{events::Defaults, scenario::Scenario};
 use companyos_pipelines::detections::{shipped_scenario, shipped_scenarios};
 use companyos_schemas::access::Scope;
 use companyos_sinks::kafka::{KafkaSink, OutgoingRecord};

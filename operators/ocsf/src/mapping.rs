@@ -286,7 +286,7 @@ pub(crate) fn crud(operation: &str) -> i64 {
         ),
     ];
     let starts = |verb: &&str| operation.get(..verb.len()).is_some_and(|head| head.eq_ignore_ascii_case(verb));
-    VERBS.iter().find(|(_, verbs)| verbs.iter().any(|v| starts(&v))).map_or(OTHER, |(activity, _)| *activity)
+    VERBS.iter().find(|(_, verbs)| verbs.iter().any(&starts)).map_or(OTHER, |(activity, _)| *activity)
 }
 
 fn column_text<'a>(row: &'a SignalRow<'a>, column: &str) -> Option<&'a str> {

@@ -1,5 +1,8 @@
 //! Signatures, rotation, replays and clocks, from outside.
 
+// Clippy allows these in test functions; what those call is test code too.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
 use companyos_ocsf::{
     Authenticator, Secret, SignalRow, SourceMemory, SourceTrust, TrustConfig, TrustStats, Verdict, canonical_string,
 };

@@ -1,5 +1,8 @@
 //! The evaluator against a naive one written from the specification: one event and one rule at a time, on JSON.
 
+// Clippy allows these in test functions; what those call is test code too.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
 use std::net::Ipv4Addr;
 use std::sync::Arc;
 

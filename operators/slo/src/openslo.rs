@@ -11,6 +11,7 @@ use serde_yaml_ng::Value;
 
 /// One OpenSLO object.
 #[derive(Debug, Clone)]
+#[allow(clippy::large_enum_variant)] // A handful per file, read once.
 pub enum Object {
     /// A service level objective.
     Slo(Document<SloSpec>),

@@ -7,9 +7,7 @@ use std::{
 };
 
 use chrono::{DateTime, Utc};
-use companyos_stream::{
-    Input, OperatorStats, Output, ShardOperator, SnapshotKind, StateBatch, StreamError, TailRows,
-};
+use companyos_stream::{Input, OperatorStats, Output, ShardOperator, SnapshotKind, StateBatch, StreamError, TailRows};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
@@ -89,11 +87,7 @@ pub struct Reloading<O, D> {
 
 impl<O, D> Reloading<O, D> {
     /// `operator` was made with the latest of `definitions`; `apply` gives it newer ones.
-    pub fn new(
-        operator: O,
-        definitions: Definitions<D>,
-        apply: fn(&mut O, Arc<D>) -> Result<(), StreamError>,
-    ) -> Self {
+    pub fn new(operator: O, definitions: Definitions<D>, apply: fn(&mut O, Arc<D>) -> Result<(), StreamError>) -> Self {
         Self { operator, definitions, apply }
     }
 }

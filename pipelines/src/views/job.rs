@@ -39,9 +39,10 @@ impl ViewRegistry {
         shards: u32,
     ) -> Result<(), RegistryError> {
         for view in super::built_in_views()? {
-            let taken = self.views().get(&view.name).is_some_and(|known| {
-                known.current.iter().chain(&known.next).any(|generation| !generation.built_in)
-            });
+            let taken = self
+                .views()
+                .get(&view.name)
+                .is_some_and(|known| known.current.iter().chain(&known.next).any(|generation| !generation.built_in));
             // Somebody's own view of that name is theirs.
             if !taken && self.create(&view.sql, regions.clone(), shards, true, false).await? {
                 tracing::info!(view = view.name, "built-in view made");

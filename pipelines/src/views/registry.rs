@@ -158,9 +158,8 @@ impl ViewRegistry {
             let mut table = plan.table.clone();
             if let Some(view) = self.views.get(&name) {
                 let newest = view.next.as_ref().or(view.current.as_ref());
-                let same = newest.is_some_and(|g| {
-                    base_of(&g.table) == plan.table && g.shards == shards && g.regions == regions
-                });
+                let same = newest
+                    .is_some_and(|g| base_of(&g.table) == plan.table && g.shards == shards && g.regions == regions);
                 if same && !again {
                     return Ok(false);
                 }
@@ -209,8 +208,7 @@ impl ViewRegistry {
             self.refresh().await?;
             let done = (region.to_owned(), shard);
             let open = self.generations().any(|g| g.table == table && !g.ready.contains(&done));
-            let entry =
-                Entry::Ready { table: table.to_owned(), region: region.to_owned(), shard, at: Utc::now() };
+            let entry = Entry::Ready { table: table.to_owned(), region: region.to_owned(), shard, at: Utc::now() };
             if !open || self.append(&entry).await? {
                 return Ok(());
             }
@@ -237,16 +235,8 @@ impl ViewRegistry {
             Entry::Created { name, sql, table, regions, shards, built_in, at } => {
                 let (_, _, mut plan) = planned(&sql)?;
                 plan.table.clone_from(&table);
-                let generation = Generation {
-                    plan,
-                    sql,
-                    table,
-                    regions,
-                    shards,
-                    built_in,
-                    created_at: at,
-                    ready: BTreeSet::new(),
-                };
+                let generation =
+                    Generation { plan, sql, table, regions, shards, built_in, created_at: at, ready: BTreeSet::new() };
                 let view = self.views.entry(name).or_insert(View { current: None, next: None });
                 view.next = Some(Arc::new(generation));
             }
@@ -307,7 +297,8 @@ mod tests {
 
     use super::*;
 
-    const ONE: &str = "CREATE MATERIALIZED VIEW v AS SELECT feature, count(*) AS n FROM product_events GROUP BY feature";
+    const ONE: &str =
+        "CREATE MATERIALIZED VIEW v AS SELECT feature, count(*) AS n FROM product_events GROUP BY feature";
 
     fn registry(dir: &tempfile::TempDir) -> ViewRegistry {
         let url = Url::from_directory_path(dir.path()).unwrap();
@@ -353,6 +344,10 @@ mod tests {
         b.drop_view("v").await.unwrap();
         assert!(matches!(a.drop_view("v").await, Err(RegistryError::Unknown(_))));
         a.create(ONE, regions(), 1, false, false).await.unwrap();
-        assert_ne!(a.views()["v"].next.as_ref().unwrap().table, first, "old state must not be taken for the new view's");
+        assert_ne!(
+            a.views()["v"].next.as_ref().unwrap().table,
+            first,
+            "old state must not be taken for the new view's"
+        );
     }
 }

@@ -331,7 +331,8 @@ fn retained(plan: &companyos_views::ViewPlan, state: Vec<RecordBatch>) -> Vec<Re
     let keep = |batch: RecordBatch| {
         let column = batch.column_by_name(window)?;
         let starts = column.as_primitive_opt::<TimestampMicrosecondType>()?;
-        let keep: BooleanArray = (0..starts.len()).map(|i| Some(starts.is_null(i) || starts.value(i) >= oldest)).collect();
+        let keep: BooleanArray =
+            (0..starts.len()).map(|i| Some(starts.is_null(i) || starts.value(i) >= oldest)).collect();
         filter_record_batch(&batch, &keep).ok()
     };
     state.into_iter().map(|batch| keep(batch.clone()).unwrap_or(batch)).collect()

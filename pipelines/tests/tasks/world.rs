@@ -28,7 +28,7 @@ use tokio::sync::Mutex as AsyncMutex;
 use crate::{counting::Counting, flaky::FlakyStore};
 
 pub const SHARDS: u32 = 4;
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_secs(180);
 
 #[derive(Default)]
 struct Collected(Mutex<BTreeSet<String>>);

@@ -141,7 +141,8 @@ impl TableTail {
 
     /// The log's latest version, to tell how far behind this is; none while there is no table.
     pub async fn latest(&self) -> Option<u64> {
-        self.log_store.get_latest_version(self.version.unwrap_or(0)).await.ok()
+        let next = self.version.map_or(0, |v| v + 1);
+        self.log_store.get_latest_version(next).await.ok().or(self.version)
     }
 
     /// The oldest entry the log still has from a version on; what follows the log goes on there

@@ -166,7 +166,8 @@ async fn apply(args: ApplyArgs) -> Result<ExitCode> {
         let text = std::fs::read_to_string(file).with_context(place)?;
         for statement in parse_file(&text).with_context(place)? {
             if let ViewStatement::Create { name, options, query, .. } = &statement {
-                ViewPlan::new(name, query, options.clone(), &()).with_context(|| format!("{}: view {name}", place()))?;
+                ViewPlan::new(name, query, options.clone(), &())
+                    .with_context(|| format!("{}: view {name}", place()))?;
             }
             statements.push(statement);
         }

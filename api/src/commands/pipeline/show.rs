@@ -32,12 +32,7 @@ pub fn list(views: &BTreeMap<String, View>, as_json: bool) -> Result<ExitCode> {
 }
 
 /// One view, with where its state stands.
-pub async fn one(
-    name: &str,
-    view: &View,
-    storages: &HashMap<Arc<str>, Storage>,
-    as_json: bool,
-) -> Result<ExitCode> {
+pub async fn one(name: &str, view: &View, storages: &HashMap<Arc<str>, Storage>, as_json: bool) -> Result<ExitCode> {
     let newest = newest(view).context("the view has no definition")?;
     let status = newest.status(storages).await?;
     let columns: Vec<Value> = newest
@@ -64,7 +59,12 @@ pub async fn one(
     }
     println!("{table}\n");
     let mut table = Table::new();
-    table.load_preset(UTF8_FULL_CONDENSED).set_header(["region", "shard", "state written at version", "stream at version"]);
+    table.load_preset(UTF8_FULL_CONDENSED).set_header([
+        "region",
+        "shard",
+        "state written at version",
+        "stream at version",
+    ]);
     for part in status.parts {
         let number = |n: Option<String>| n.unwrap_or_else(|| "–".to_owned());
         table.add_row([
