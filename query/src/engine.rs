@@ -163,6 +163,16 @@ impl QueryEngine {
         }
     }
 
+    /// The views there are.
+    pub(crate) fn views(&self) -> &Views {
+        &self.views
+    }
+
+    /// Names of the regions.
+    pub(crate) fn regions(&self) -> impl Iterator<Item = &str> {
+        self.regions.keys().map(String::as_str)
+    }
+
     fn place(&self, tenant: &str) -> Result<tokio::sync::OwnedSemaphorePermit, QueryError> {
         let limit = self.config.per_tenant_concurrency;
         let places = self.places.entry(tenant.to_owned()).or_insert_with(|| Arc::new(Semaphore::new(limit))).clone();

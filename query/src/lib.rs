@@ -27,7 +27,7 @@ mod views;
 pub use config::{ConfigError, QueryConfig};
 pub use engine::{EngineError, QueryEngine, QueryResult};
 pub use error::{Cut, QueryError};
-pub use http::router;
+pub use http::{router, views_router};
 pub use rows::RowStream;
 pub use snapshots::TableVersion;
 

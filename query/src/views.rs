@@ -4,14 +4,14 @@
 //! everything above it see the asker's rows only.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     sync::Arc,
     time::{Duration, Instant},
 };
 
 use arrow::datatypes::SchemaRef;
 use async_trait::async_trait;
-use companyos_pipelines::views::{Generation, View, ViewRegistry};
+use companyos_pipelines::views::{Generation, RegistryError, View, ViewRegistry};
 use companyos_sinks::storage::Storage;
 use companyos_views::{ReadInput, ViewError};
 use datafusion::{
@@ -58,6 +58,22 @@ impl Views {
             known.looked = Some(Instant::now());
         }
         Ok(Arc::new(known.registry.views().clone()))
+    }
+}
+
+impl Views {
+    /// Makes or changes a view; false if it is the same already.
+    pub async fn create(&self, sql: &str, regions: BTreeSet<String>, shards: u32) -> Result<bool, RegistryError> {
+        let mut known = self.known.lock().await;
+        known.looked = None;
+        known.registry.create(sql, regions, shards, false, false).await
+    }
+
+    /// Removes a view.
+    pub async fn drop_view(&self, name: &str) -> Result<(), RegistryError> {
+        let mut known = self.known.lock().await;
+        known.looked = None;
+        known.registry.drop_view(name).await
     }
 }
 

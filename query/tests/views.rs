@@ -7,7 +7,7 @@ mod support;
 
 use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
-use axum::http::StatusCode;
+use axum::http::{Request, StatusCode};
 use companyos_pipelines::views::{MaintainerSetup, Shard, ViewMaintainer, ViewRegistry, ViewsConfig};
 use companyos_query::QueryConfig;
 use serde_json::json;
@@ -110,4 +110,37 @@ async fn a_view_that_is_being_built_says_so() {
     })
     .await
     .expect("the view is readable once it is built");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn views_are_made_and_dropped_by_request_with_the_permission_for_it() {
+    let fixture = Fixture::filled(QueryConfig::default()).await;
+    let text = [("content-type", "text/plain")];
+    let sql = "CREATE MATERIALIZED VIEW totals AS SELECT count(*) AS n FROM product_events";
+    let send =
+        async |token: &str, sql: &str| fixture.send(Request::post("/v1/views"), token, &text, sql.to_owned()).await;
+    assert_eq!(send("alpha", sql).await.status, StatusCode::FORBIDDEN);
+    assert_eq!(send("nobody", sql).await.status, StatusCode::UNAUTHORIZED);
+    let made = send("operator", sql).await;
+    assert_eq!(made.status, StatusCode::ACCEPTED, "{}", made.text());
+    assert_eq!(made.json(), json!({"view": "totals", "changed": true}));
+    assert_eq!(send("operator", sql).await.json(), json!({"view": "totals", "changed": false}));
+    let other = sql.replace("count(*)", "count(user_id)");
+    let conflict = send("operator", &other).await;
+    assert_eq!(conflict.status, StatusCode::CONFLICT, "{}", conflict.text());
+    let refused = send("operator", "CREATE MATERIALIZED VIEW m AS SELECT median(value) FROM sli_metrics").await;
+    assert_eq!(refused.status, StatusCode::BAD_REQUEST);
+    assert!(refused.text().contains("line 1, column 38: median has to keep every value"), "{}", refused.text());
+    assert_eq!(send("operator", "SELECT 1").await.status, StatusCode::BAD_REQUEST);
+    build(&fixture).await;
+    let listed = fixture.send(Request::get("/v1/views"), "beta", &[], String::new()).await.json();
+    assert_eq!((&listed[0]["name"], &listed[0]["ready"]), (&json!("totals"), &json!(true)), "{listed}");
+    let answer = fixture.ask("beta", "SELECT sum(n) FROM totals").await;
+    assert_eq!(answer.single(), json!(BETA_ROWS));
+    assert_eq!(send("operator", "DROP MATERIALIZED VIEW totals").await.status, StatusCode::ACCEPTED);
+    assert_eq!(fixture.ask("beta", "SELECT * FROM totals").await.status, StatusCode::BAD_REQUEST);
+    let again = send("operator", "DROP MATERIALIZED VIEW totals").await;
+    assert_eq!(again.status, StatusCode::BAD_REQUEST, "{}", again.text());
+    let absent = send("operator", "DROP MATERIALIZED VIEW IF EXISTS totals").await;
+    assert_eq!(absent.json(), json!({"view": "totals", "changed": false}));
 }

@@ -14,6 +14,8 @@ pub enum Permission {
     Ingest,
     /// Run SQL.
     Query,
+    /// Make and drop views, which are the deployment's.
+    Operate,
 }
 
 /// One token as configured under `[[access.tokens]]`.

@@ -40,8 +40,12 @@ pub struct CreateArgs {
 
 #[derive(Debug, Clone, Copy, ValueEnum)]
 enum PermissionArg {
+    /// Send events
     Ingest,
+    /// Run SQL
     Query,
+    /// Make and drop views
+    Operate,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -83,6 +87,7 @@ fn create(args: CreateArgs) -> Result<(String, TokenGrant)> {
     let permissions = args.permissions.into_iter().map(|permission| match permission {
         PermissionArg::Ingest => Permission::Ingest,
         PermissionArg::Query => Permission::Query,
+        PermissionArg::Operate => Permission::Operate,
     });
     let grant = TokenGrant {
         id: args.id.unwrap_or_else(|| format!("{}-{}", args.tenant, hex::encode(rand::random::<[u8; 3]>()))),

@@ -31,7 +31,9 @@ pub async fn serve(context: Context, listener: TcpListener) -> Result<()> {
     context.readiness.add("query", move || storage_answers(storages.clone()));
     tracing::info!(address = %listener.local_addr()?, "query server is listening");
     let shutdown = context.shutdown.clone();
-    let router = companyos_query::router(engine, tokens).layer(axum::middleware::from_fn(telemetry::http::trace));
+    let views = companyos_query::views_router(engine.clone(), config.token_registry()?, config.tasks.shards);
+    let router =
+        companyos_query::router(engine, tokens).merge(views).layer(axum::middleware::from_fn(telemetry::http::trace));
     let drained = axum::serve(listener, router).with_graceful_shutdown(shutdown.clone().cancelled_owned());
     let grace = async {
         shutdown.cancelled().await;

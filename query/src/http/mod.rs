@@ -3,6 +3,7 @@
 mod problem;
 mod reply;
 mod request;
+mod views;
 
 use std::sync::Arc;
 
@@ -14,10 +15,11 @@ use axum::{
     response::{IntoResponse, Response},
     routing::post,
 };
-use companyos_schemas::access::TokenRegistry;
+use companyos_schemas::access::{Permission, TokenRegistry};
 
 use crate::{engine::QueryEngine, error::QueryError};
 use problem::Problem;
+pub use views::views_router;
 
 struct Service {
     engine: Arc<QueryEngine>,
@@ -56,7 +58,7 @@ async fn answer(
     headers: &HeaderMap,
     body: Result<Bytes, BytesRejection>,
 ) -> Result<Response, Problem> {
-    let grant = request::authorize(&service.tokens, headers)?;
+    let grant = request::authorize(&service.tokens, headers, Permission::Query)?;
     let format = request::accepted(headers)?;
     let body = body.map_err(|rejection| match rejection.status() {
         StatusCode::PAYLOAD_TOO_LARGE => {

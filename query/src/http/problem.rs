@@ -30,6 +30,7 @@ kinds! {
     UNAUTHENTICATED "unauthenticated" "A valid bearer token is needed" UNAUTHORIZED;
     NOT_PERMITTED "not-permitted" "The token does not allow this" FORBIDDEN;
     NOT_ACCEPTABLE "not-acceptable" "The result has no form you accept" NOT_ACCEPTABLE;
+    CONFLICT "conflict" "It is there already" CONFLICT;
     TOO_LARGE "too-large" "The request is larger than allowed" PAYLOAD_TOO_LARGE;
     UNSUPPORTED_MEDIA_TYPE "unsupported-media-type" "The body's type is not supported" UNSUPPORTED_MEDIA_TYPE;
     BUSY "too-many-queries" "The tenant runs as many queries as it may" TOO_MANY_REQUESTS;

@@ -10,17 +10,24 @@ use serde_json::Value;
 use super::problem::{self, Problem};
 use crate::format::Format;
 
-/// The grant of the bearer token.
-pub(super) fn authorize<'a>(tokens: &'a TokenRegistry, headers: &HeaderMap) -> Result<&'a TokenGrant, Problem> {
+/// The grant of the bearer token, if it allows this.
+pub(super) fn authorize<'a>(
+    tokens: &'a TokenRegistry,
+    headers: &HeaderMap,
+    permission: Permission,
+) -> Result<&'a TokenGrant, Problem> {
     let token = headers.get(header::AUTHORIZATION).and_then(|v| v.to_str().ok()).and_then(|value| {
         let (scheme, token) = value.split_once(' ')?;
         (scheme.eq_ignore_ascii_case("bearer") && !token.trim().is_empty()).then(|| token.trim())
     });
     let Some(token) = token else {
-        return Err(Problem::new(problem::UNAUTHENTICATED, "Send Authorization: Bearer with a query token.")
-            .challenge("Bearer realm=\"companyos\""));
+        return Err(Problem::new(
+            problem::UNAUTHENTICATED,
+            "Send Authorization: Bearer with a token that allows this.",
+        )
+        .challenge("Bearer realm=\"companyos\""));
     };
-    tokens.authorize(token, Permission::Query, Utc::now()).map_err(|error| match error {
+    tokens.authorize(token, permission, Utc::now()).map_err(|error| match error {
         AccessError::InvalidToken => Problem::new(problem::UNAUTHENTICATED, error.to_string())
             .challenge("Bearer realm=\"companyos\", error=\"invalid_token\""),
         AccessError::NotPermitted => Problem::new(problem::NOT_PERMITTED, error.to_string())

@@ -14,7 +14,7 @@ use axum::{
     body::Body,
     http::{HeaderMap, Request, StatusCode},
 };
-use companyos_query::{QueryConfig, QueryEngine, router};
+use companyos_query::{QueryConfig, QueryEngine, router, views_router};
 use companyos_schemas::{
     Stream,
     access::{Permission, Scope, TokenGrant, TokenRegistry, token_digest},
@@ -97,7 +97,8 @@ impl Fixture {
             .map(|(name, region)| (Arc::from(name.as_str()), Storage::for_region(region).unwrap()))
             .collect();
         let engine = Arc::new(QueryEngine::new(config, tenancy.clone(), storages).unwrap());
-        let app = router(engine.clone(), TokenRegistry::new(tokens()).unwrap());
+        let views = views_router(engine.clone(), TokenRegistry::new(tokens()).unwrap(), 1);
+        let app = router(engine.clone(), TokenRegistry::new(tokens()).unwrap()).merge(views);
         Self { _dir: dir, tenancy, engine, app, offsets: 0.into() }
     }
 
@@ -212,7 +213,17 @@ impl Fixture {
     }
 
     pub async fn post(&self, token: &str, headers: &[(&str, &str)], body: String) -> Answer {
-        let mut request = Request::post("/v1/sql").header("authorization", format!("Bearer {token}"));
+        self.send(Request::post("/v1/sql"), token, headers, body).await
+    }
+
+    pub async fn send(
+        &self,
+        request: axum::http::request::Builder,
+        token: &str,
+        headers: &[(&str, &str)],
+        body: String,
+    ) -> Answer {
+        let mut request = request.header("authorization", format!("Bearer {token}"));
         for (name, value) in headers {
             request = request.header(*name, *value);
         }
@@ -246,6 +257,7 @@ fn tokens() -> Vec<TokenGrant> {
         grant("alpha-prod", "alpha", Permission::Query, Some("prod"), None),
         grant("alpha-us", "alpha", Permission::Query, None, Some("us-east-1")),
         grant("alpha-ingest", "alpha", Permission::Ingest, None, None),
+        grant("operator", "alpha", Permission::Operate, None, None),
         grant("beta", "beta", Permission::Query, None, None),
         grant("stranger", "gamma", Permission::Query, None, None),
     ]
