@@ -29,7 +29,7 @@ impl FlakyStore {
     fn fate(&self) -> (bool, bool) {
         let call = self.calls.fetch_add(1, Ordering::Relaxed);
         let mut rng = StdRng::seed_from_u64(self.seed.wrapping_mul(1_000_003).wrapping_add(call));
-        let fate = (rng.random_bool(0.2), rng.random_bool(0.2));
+        let fate = (rng.random_bool(0.1), rng.random_bool(0.1));
         self.failures.fetch_add(u64::from(fate.0 || fate.1), Ordering::Relaxed);
         fate
     }
