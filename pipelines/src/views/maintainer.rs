@@ -219,9 +219,4 @@ impl ViewMaintainer {
         }
         Ok(())
     }
-
-    /// Versions of the streams' tables that each state table stands at.
-    pub fn positions(&self) -> BTreeMap<&str, Option<u64>> {
-        self.tasks.iter().map(|(table, task)| (table.as_str(), task.position())).collect()
-    }
 }

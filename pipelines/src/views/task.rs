@@ -103,11 +103,6 @@ impl ViewTask {
         self.committed.is_some()
     }
 
-    /// Version of the stream's table the view stands at.
-    pub(crate) fn position(&self) -> Option<u64> {
-        self.seen
-    }
-
     /// Takes in everything the stream's table holds at its latest version. False if there is no
     /// such table yet.
     pub(crate) async fn take_history(&mut self) -> Result<bool, TaskError> {
