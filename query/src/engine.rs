@@ -110,6 +110,7 @@ impl QueryEngine {
             .with_default_features()
             .build();
         policy::remove_functions(&mut session);
+        datafusion_functions_json::register_all(&mut session)?;
         Ok(Self {
             config,
             tenancy,

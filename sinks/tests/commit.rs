@@ -86,6 +86,33 @@ fn epoch(parts: Vec<PartitionRows>) -> TableEpoch {
     TableEpoch { epoch: 1, parts }
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn of_many_creators_one_makes_the_table_and_all_can_commit() {
+    for _ in 0..10 {
+        let place = Place::new();
+        let opened = futures::future::join_all((0..8).map(|i| {
+            let storage = place.storage();
+            tokio::spawn(async move {
+                let mut sink = DeltaSink::open(&storage, spec(), FileOptions::default()).await.unwrap();
+                let app = format!("a{i}");
+                sink.commit(TableEpoch { epoch: 1, parts: vec![part(&app, i * 10, None, 0)] }).await.unwrap();
+                // What the others have written since is absorbed by the next commit.
+                sink.commit(TableEpoch { epoch: 2, parts: vec![part(&app, i * 10, Some(0), 1)] }).await.unwrap();
+            })
+        }));
+        opened.await.into_iter().for_each(|done| done.unwrap());
+        let numbers = place.numbers().await;
+        assert_eq!(numbers, (0..8).flat_map(|i| [i * 10, i * 10 + 1]).collect::<Vec<i64>>());
+        let log = place.dir.path().join("t/_delta_log");
+        let logs = std::fs::read_dir(log)
+            .unwrap()
+            .map(|e| e.unwrap().path())
+            .filter(|p| p.extension().is_some_and(|e| e == "json"));
+        let protocols = logs.filter(|p| std::fs::read_to_string(p).unwrap().contains("\"protocol\":")).count();
+        assert_eq!(protocols, 1);
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn positions_and_rows_become_visible_together() {
     let place = Place::new();

@@ -128,7 +128,7 @@ impl ViewPlan {
         dimensions: &dyn Dimensions,
     ) -> Result<Self, ViewError> {
         let mut query = query.clone();
-        let context = context();
+        let context = context()?;
         let window = Window::extract(&mut query)?;
         aggregates::check(&mut query, &context)?;
         let shape = Shape::of(&mut query, dimensions)?;
@@ -168,11 +168,12 @@ impl ViewPlan {
 }
 
 /// A session for planning and small plans: no catalog, no stores of its own.
-pub(crate) fn context() -> SessionContext {
+pub(crate) fn context() -> Result<SessionContext, ViewError> {
     let config = SessionConfig::new().with_target_partitions(1).with_information_schema(false);
-    let context = SessionContext::new_with_config(config);
+    let mut context = SessionContext::new_with_config(config);
     context.register_udaf(capped::array_agg_first());
-    context
+    datafusion_functions_json::register_all(&mut context)?;
+    Ok(context)
 }
 
 /// An expression ready to run: some functions exist only until they are simplified away.

@@ -255,7 +255,7 @@ impl ViewPlan {
 
 /// The plans of a view as text: what runs on every commit's rows, and what runs when it is read.
 pub async fn explain(view: &ViewPlan) -> Result<String, ViewError> {
-    let context = context();
+    let context = context()?;
     let partial = view.partial_plan(&context, Vec::new()).await?;
     let state: Arc<dyn TableProvider> = Arc::new(EmptyTable::new(view.state_schema.clone()));
     let dimension =

@@ -30,7 +30,7 @@ impl ViewPlan {
     /// State of some rows: one row a key. The batches must have [`ViewPlan::columns`]; others are
     /// passed over. None if no row passes the view's filter.
     pub async fn partial(&self, rows: &[RecordBatch]) -> Result<Option<RecordBatch>, ViewError> {
-        let context = context();
+        let context = context()?;
         let rows = rows.iter().map(|batch| self.input(batch)).collect::<Result<Vec<_>, _>>()?;
         let plan = self.partial_plan(&context, rows).await?;
         self.run(&context, plan).await
@@ -38,7 +38,7 @@ impl ViewPlan {
 
     /// The same state in fewer rows: one row a key.
     pub async fn fold(&self, state: &[RecordBatch]) -> Result<Option<RecordBatch>, ViewError> {
-        let context = context();
+        let context = context()?;
         let mut batches = Vec::with_capacity(state.len());
         for batch in state {
             batches.push(retype(&self.state_columns(batch)?, &self.partial_schema)?);

@@ -5,7 +5,7 @@ use std::{collections::HashMap, sync::Arc, time::Instant};
 use arrow::datatypes::{Schema, SchemaRef};
 use deltalake::{
     DeltaTable, DeltaTableError,
-    kernel::{StructField, StructType, engine::arrow_conversion::TryIntoKernel},
+    kernel::{StructField, StructType, engine::arrow_conversion::TryIntoKernel, transaction::CommitProperties},
     logstore::LogStoreRef,
     protocol::SaveMode,
 };
@@ -121,6 +121,9 @@ async fn load_or_create(log_store: &LogStoreRef, spec: &TableSpec) -> Result<Del
         .create()
         .with_table_name(&spec.name)
         .with_save_mode(SaveMode::Ignore)
+        // Of several creators one writes version 0. A retry would write the same table's protocol
+        // again as version 1, which every open sink would have to take for an upgrade.
+        .with_commit_properties(CommitProperties::default().with_max_retries(0))
         .with_columns(columns.fields().cloned())
         .with_partition_columns(spec.partition_columns.clone())
         .with_configuration([

@@ -176,3 +176,40 @@ fn state_of_another_definition_has_another_table() {
     assert_ne!(a.table, b.table);
     assert!(a.table.starts_with("view_v_"));
 }
+
+#[test]
+fn members_of_a_json_payload_are_keys_filters_and_values() {
+    runtime().block_on(async {
+        let mut rng = StdRng::seed_from_u64(7);
+        let events = events::product_events(&mut rng, 4);
+        let mut columns = events.columns().to_vec();
+        let payloads = [
+            r#"{"plan": "pro", "cart": {"total": 3}}"#,
+            r#"{"plan": "pro", "cart": {"total": 4}}"#,
+            r#"{"plan": "free", "cart": {"total": 50}}"#,
+            r#"{"cart": {"total": "many"}}"#,
+        ];
+        let payload: datafusion::arrow::array::StringArray = payloads.into_iter().map(Some).collect();
+        columns[events.schema().index_of("payload").unwrap()] = Arc::new(payload);
+        let events = RecordBatch::try_new(events.schema(), columns).unwrap();
+        let view = plan(
+            "CREATE MATERIALIZED VIEW v AS SELECT payload->>'plan' AS plan, count(*) AS n, \
+             sum(json_get_int(payload, 'cart', 'total')) AS total FROM product_events \
+             WHERE payload->>'plan' = 'pro' OR payload->>'plan' IS NULL GROUP BY payload->>'plan'",
+        );
+        let state: Vec<RecordBatch> = view.partial(&[events]).await.unwrap().into_iter().collect();
+        let answer = read(&view, state, None, &[]).await;
+        let context = SessionContext::new();
+        context.register_batch("v", concat_batches(&answer[0].schema(), &answer).unwrap()).unwrap();
+        let sql = "SELECT plan, sum(n) AS n, sum(total) AS total FROM v GROUP BY plan ORDER BY plan";
+        let rows = context.sql(sql).await.unwrap().to_string().await.unwrap();
+        insta::assert_snapshot!(rows, @r"
+        +------+---+-------+
+        | plan | n | total |
+        +------+---+-------+
+        | pro  | 2 | 7     |
+        |      | 1 |       |
+        +------+---+-------+
+        ");
+    });
+}
