@@ -5,9 +5,10 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand};
 
 use crate::commands::{
-    broker::BrokerArgs, demo::DemoArgs, detect::DetectCommand, dlp::DlpCommand, erase::EraseArgs,
-    maintain::MaintainArgs, pipeline::PipelineCommand, quarantine::QuarantineCommand, replay::ReplayArgs,
-    schemas::SchemasCommand, simulate::SimulateCommand, slo::SloCommand, sql::SqlArgs, token::TokenCommand,
+    broker::BrokerArgs, demo::DemoArgs, detect::DetectCommand, dimension::DimensionCommand, dlp::DlpCommand,
+    erase::EraseArgs, maintain::MaintainArgs, pipeline::PipelineCommand, quarantine::QuarantineCommand,
+    replay::ReplayArgs, schemas::SchemasCommand, simulate::SimulateCommand, slo::SloCommand, sql::SqlArgs,
+    token::TokenCommand,
 };
 
 /// Events in, governed tables out, queried by SQL.
@@ -47,6 +48,9 @@ pub enum Command {
     /// Make, list, show, drop and rebuild materialized views
     #[command(subcommand)]
     Pipeline(PipelineCommand),
+    /// Load, list and drop dimensions: tables that views join and queries read
+    #[command(subcommand)]
+    Dimension(DimensionCommand),
     /// Judge OpenSLO files, report on services
     #[command(subcommand)]
     Slo(SloCommand),

@@ -16,12 +16,21 @@ pub struct DeltaLog {
     next_version: u64,
     rows_by_file: HashMap<String, u64>,
     rows: u64,
+    positions: HashMap<String, u64>,
 }
 
 #[derive(Deserialize)]
 struct Action {
     add: Option<Add>,
     remove: Option<Remove>,
+    txn: Option<Txn>,
+}
+
+#[derive(Deserialize)]
+struct Txn {
+    #[serde(rename = "appId")]
+    app_id: String,
+    version: u64,
 }
 
 #[derive(Deserialize)]
@@ -44,7 +53,7 @@ struct Stats {
 impl DeltaLog {
     /// The log of the table in this folder, which need not exist yet.
     pub fn new(table: impl Into<PathBuf>) -> Self {
-        Self { table: table.into(), next_version: 0, rows_by_file: HashMap::new(), rows: 0 }
+        Self { table: table.into(), next_version: 0, rows_by_file: HashMap::new(), rows: 0, positions: HashMap::new() }
     }
 
     /// Reads the commits made since the last call; returns the rows in the table now.
@@ -68,6 +77,11 @@ impl DeltaLog {
         self.next_version
     }
 
+    /// The newest version of an application's transactions, as its commits gave it.
+    pub fn position(&self, app_id: &str) -> Option<u64> {
+        self.positions.get(app_id).copied()
+    }
+
     /// Data files in the table now.
     pub fn files(&self) -> usize {
         self.rows_by_file.len()
@@ -83,6 +97,9 @@ impl DeltaLog {
         }
         if let Some(remove) = action.remove {
             self.rows -= self.rows_by_file.remove(&remove.path).unwrap_or_default();
+        }
+        if let Some(txn) = action.txn {
+            self.positions.insert(txn.app_id, txn.version);
         }
         Ok(())
     }
@@ -135,6 +152,7 @@ mod tests {
         assert_eq!(log.refresh().unwrap(), 15);
         commit(2, &[r#"{"remove":{"path":"a"}}"#, r#"{"remove":{"path":"b"}}"#, &add("c", 15), &add("d", 1)]);
         assert_eq!((log.refresh().unwrap(), log.files(), log.commits()), (16, 2, 3));
+        assert_eq!((log.position("a"), log.position("b")), (Some(9), None));
         assert_eq!(find_tables(folder.path()).unwrap(), [table]);
     }
 }

@@ -60,17 +60,41 @@ impl Deliveries for Counts {
 
 /// Creates the topic and fills it; every event is acknowledged when this returns.
 pub async fn run(config: &FillConfig) -> Result<FillResult> {
-    kafka::create_topic(&config.brokers, &config.topic, config.partitions, true).await?;
-    let producer = TopicProducer::new(&config.brokers, &config.topic, &config.compression, 20, Counts::default())?;
     let mut generator = Generator::new(config.generator.clone());
+    let topic = Topic {
+        brokers: &config.brokers,
+        name: &config.topic,
+        partitions: config.partitions,
+        compression: &config.compression,
+    };
+    with(&topic, config.events, |index, out| generator.write_event(index, out)).await
+}
+
+/// A topic to create.
+#[derive(Debug, Clone, Copy)]
+pub struct Topic<'a> {
+    /// Kafka's bootstrap servers.
+    pub brokers: &'a str,
+    /// Its name; it must not hold records yet.
+    pub name: &'a str,
+    /// Its partitions; events go to them in turn.
+    pub partitions: i32,
+    /// Codec by librdkafka's name.
+    pub compression: &'a str,
+}
+
+/// Creates the topic and fills it with the events that `write` appends, given their index.
+pub async fn with(topic: &Topic<'_>, events: u64, mut write: impl FnMut(u64, &mut Vec<u8>)) -> Result<FillResult> {
+    kafka::create_topic(topic.brokers, topic.name, topic.partitions, true).await?;
+    let producer = TopicProducer::new(topic.brokers, topic.name, topic.compression, 20, Counts::default())?;
     let mut event = Vec::with_capacity(1024);
     let mut bytes = 0;
     let started = Instant::now();
-    for index in 0..config.events {
+    for index in 0..events {
         event.clear();
-        generator.write_event(index, &mut event);
+        write(index, &mut event);
         bytes += event.len() as u64;
-        let partition = i32::try_from(index % u64::try_from(config.partitions)?)?;
+        let partition = i32::try_from(index % u64::try_from(topic.partitions)?)?;
         producer.send(partition, &event, 0)?;
     }
     producer.flush().context("waiting for the last events")?;
@@ -78,7 +102,7 @@ pub async fn run(config: &FillConfig) -> Result<FillResult> {
     let counts = producer.deliveries();
     let failed = counts.failed.load(Ordering::Relaxed);
     ensure!(failed == 0, "{failed} events were not delivered");
-    let held = kafka::record_count(&kafka::positions(&config.brokers, &config.topic)?);
-    ensure!(held == config.events, "the topic holds {held} records instead of {}", config.events);
+    let held = kafka::record_count(&kafka::positions(topic.brokers, topic.name)?);
+    ensure!(held == events, "the topic holds {held} records instead of {events}");
     Ok(FillResult { events: counts.delivered.load(Ordering::Relaxed), bytes, seconds })
 }

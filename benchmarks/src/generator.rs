@@ -61,14 +61,13 @@ impl GeneratorConfig {
 pub struct Generator {
     config: GeneratorConfig,
     payload: Vec<u8>,
-    /// The UTC day last written (days since the epoch) and its text.
-    day: (u64, String),
+    times: Timestamps,
 }
 
 impl Generator {
     /// A generator of the events that `config` chooses.
     pub fn new(config: GeneratorConfig) -> Self {
-        Self { config, payload: Vec::with_capacity(512), day: (u64::MAX, String::new()) }
+        Self { config, payload: Vec::with_capacity(512), times: Timestamps::default() }
     }
 
     /// Appends event `index` to `out`, without a line end.
@@ -79,7 +78,7 @@ impl Generator {
         out.extend_from_slice(b"{\"event_id\":\"");
         push_event_id(out, occurred_ms, rng.u16(..), index);
         out.extend_from_slice(b"\",\"occurred_at\":\"");
-        self.push_timestamp(out, occurred_ms);
+        self.times.push(out, occurred_ms);
         out.extend_from_slice(b"\",\"tenant\":\"");
         let tenant = self.config.only_tenant.unwrap_or(if rng.u32(0..10) < 8 { "alpha" } else { "beta" });
         out.extend_from_slice(tenant.as_bytes());
@@ -128,15 +127,24 @@ impl Generator {
         push_member(out, "screen", pick(rng, &SCREENS));
         out.push(b'}');
     }
+}
 
-    fn push_timestamp(&mut self, out: &mut Vec<u8>, ms: u64) {
+/// Writes times as RFC 3339 in UTC with milliseconds; keeps the text of the day last written.
+#[derive(Debug, Default)]
+pub(crate) struct Timestamps {
+    /// Days since the epoch, and their text.
+    day: Option<(u64, String)>,
+}
+
+impl Timestamps {
+    pub(crate) fn push(&mut self, out: &mut Vec<u8>, ms: u64) {
         let day = ms / 86_400_000;
-        if self.day.0 != day {
+        if self.day.as_ref().is_none_or(|(written, _)| *written != day) {
             let date =
                 i64::try_from(day * 86_400).ok().and_then(|s| DateTime::from_timestamp(s, 0)).unwrap_or_default();
-            self.day = (day, date.format("%Y-%m-%d").to_string());
+            self.day = Some((day, date.format("%Y-%m-%d").to_string()));
         }
-        out.extend_from_slice(self.day.1.as_bytes());
+        out.extend_from_slice(self.day.as_ref().map_or("", |(_, text)| text).as_bytes());
         let ms = ms % 86_400_000;
         out.push(b'T');
         push_decimal(out, ms / 3_600_000, 2);
@@ -152,7 +160,7 @@ impl Generator {
 
 /// A UUIDv7: the time, twelve random bits and the index behind a bijection, so that ids of one seed
 /// never collide and still compress as badly as real ones.
-fn push_event_id(out: &mut Vec<u8>, ms: u64, random: u16, index: u64) {
+pub(crate) fn push_event_id(out: &mut Vec<u8>, ms: u64, random: u16, index: u64) {
     let mixed = index.wrapping_mul(0xd134_2543_de82_ef95) & (u64::MAX >> 2);
     let high = (ms << 16) | 0x7000 | u64::from(random & 0x0fff);
     let low = (1 << 63) | mixed;
@@ -194,12 +202,12 @@ fn push_personal(rng: &mut Rng, out: &mut Vec<u8>) {
     }
 }
 
-fn pick<'a>(rng: &mut Rng, from: &[&'a str]) -> &'a str {
+pub(crate) fn pick<'a>(rng: &mut Rng, from: &[&'a str]) -> &'a str {
     from[rng.usize(0..from.len())]
 }
 
 /// Appends `,"name":"value"`; neither needs escaping.
-fn push_member(out: &mut Vec<u8>, name: &str, value: &str) {
+pub(crate) fn push_member(out: &mut Vec<u8>, name: &str, value: &str) {
     out.extend_from_slice(b",\"");
     out.extend_from_slice(name.as_bytes());
     out.extend_from_slice(b"\":\"");
@@ -207,7 +215,7 @@ fn push_member(out: &mut Vec<u8>, name: &str, value: &str) {
     out.push(b'"');
 }
 
-fn push_hex(out: &mut Vec<u8>, bytes: &[u8]) {
+pub(crate) fn push_hex(out: &mut Vec<u8>, bytes: &[u8]) {
     const DIGITS: &[u8; 16] = b"0123456789abcdef";
     for byte in bytes {
         out.push(DIGITS[usize::from(byte >> 4)]);
@@ -216,7 +224,7 @@ fn push_hex(out: &mut Vec<u8>, bytes: &[u8]) {
 }
 
 /// Appends `value`, with leading zeros up to `width` digits.
-fn push_decimal(out: &mut Vec<u8>, mut value: u64, width: usize) {
+pub(crate) fn push_decimal(out: &mut Vec<u8>, mut value: u64, width: usize) {
     let start = out.len();
     loop {
         out.push(b'0' + u8::try_from(value % 10).unwrap_or_default());

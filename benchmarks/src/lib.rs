@@ -12,6 +12,7 @@ pub mod fill;
 pub mod freshness;
 pub mod generator;
 pub mod kafka;
+pub mod nexmark;
 pub mod process_tree;
 pub mod report;
 pub mod spark;

@@ -10,6 +10,7 @@ use companyos_benchmarks::{
     fill::{self, FillConfig},
     freshness::{self, FreshnessConfig},
     generator::GeneratorConfig,
+    nexmark::{self, NexmarkConfig, question::Question},
     report::{Host, Results},
     spark::{self, SparkConfig},
     suite::{self, Part, SuiteConfig},
@@ -141,6 +142,75 @@ enum Command {
         #[arg(long, default_value_t = 60)]
         timeout: u64,
     },
+    /// Nexmark's queries and our own mix, against Flink SQL, in one run with one report
+    Nexmark {
+        /// Events of Nexmark
+        #[arg(long, default_value_t = 10_000_000)]
+        events: u64,
+        /// Events of the mix [default: as many]
+        #[arg(long)]
+        mix_events: Option<u64>,
+        /// What to ask [default: all]
+        #[arg(long, value_enum, value_delimiter = ',')]
+        queries: Vec<Question>,
+        /// Compare answers and measure nothing
+        #[arg(long)]
+        check: bool,
+        /// Measure without comparing answers
+        #[arg(long, conflicts_with = "check")]
+        no_check: bool,
+        /// Events that answers are compared on
+        #[arg(long, default_value_t = 200_000)]
+        check_events: u64,
+        /// Chooses the events
+        #[arg(long, default_value_t = 1)]
+        seed: u64,
+        /// Heap of Flink's JVM
+        #[arg(long, default_value = "4g")]
+        flink_heap: String,
+        /// Kafka's bootstrap servers; without it a Kafka is started through cargo xtask
+        #[arg(long)]
+        brokers: Option<String>,
+        /// Partitions of the topics
+        #[arg(long, default_value_t = 4)]
+        partitions: i32,
+        /// The engine's binary [default: the one beside this binary]
+        #[arg(long)]
+        companyos: Option<PathBuf>,
+        /// Folder of this crate, for its SQL and the Flink job
+        #[arg(long, default_value = "benchmarks")]
+        benchmarks_dir: PathBuf,
+        /// Folder of the shipped rules
+        #[arg(long, default_value = "pipelines/detections/rules")]
+        rules_dir: PathBuf,
+        /// Folder for Flink's Python environment and jars, kept between runs [default: ~/.cache/companyos]
+        #[arg(long)]
+        cache_dir: Option<PathBuf>,
+        /// Folder for tables and logs
+        #[arg(long, default_value = "target/bench/nexmark")]
+        work_dir: PathBuf,
+        /// Report: this with .json and .md behind it
+        #[arg(long, default_value = "benchmarks/results/nexmark")]
+        results: PathBuf,
+        /// Seconds until giving up on any one run
+        #[arg(long, default_value_t = 900)]
+        timeout: u64,
+    },
+    /// Write Nexmark's events to a file as NDJSON
+    NexmarkGen {
+        /// Number of events
+        #[arg(long, default_value_t = 200_000)]
+        events: u64,
+        /// Chooses the events
+        #[arg(long, default_value_t = 1)]
+        seed: u64,
+        /// Time of the first event (ms since the epoch)
+        #[arg(long)]
+        base_ms: u64,
+        /// File to write
+        #[arg(long)]
+        out: PathBuf,
+    },
     /// Everything in one run, with one report
     All {
         #[command(flatten)]
@@ -234,10 +304,14 @@ impl Events {
 
 impl SparkFolders {
     fn cache_dir(&self) -> PathBuf {
-        self.cache_dir.clone().unwrap_or_else(|| match std::env::home_dir() {
-            Some(home) => home.join(".cache/companyos"),
-            None => PathBuf::from("target/bench/cache"),
-        })
+        self.cache_dir.clone().unwrap_or_else(default_cache_dir)
+    }
+}
+
+fn default_cache_dir() -> PathBuf {
+    match std::env::home_dir() {
+        Some(home) => home.join(".cache/companyos"),
+        None => PathBuf::from("target/bench/cache"),
     }
 }
 
@@ -324,6 +398,52 @@ async fn main() -> Result<()> {
             })
             .await?;
             println!("{}", serde_json::to_string_pretty(&result)?);
+        }
+        Command::NexmarkGen { events, seed, base_ms, out } => {
+            nexmark::events::write_ndjson(seed, base_ms, events, &out)?
+        }
+        Command::Nexmark {
+            events,
+            mix_events,
+            queries,
+            check,
+            no_check,
+            check_events,
+            seed,
+            flink_heap,
+            brokers,
+            partitions,
+            companyos,
+            benchmarks_dir,
+            rules_dir,
+            cache_dir,
+            work_dir,
+            results,
+            timeout,
+        } => {
+            let report = nexmark::run(&NexmarkConfig {
+                brokers,
+                events,
+                mix_events: mix_events.unwrap_or(events),
+                check_events: (!no_check).then_some(check_events),
+                check_only: check,
+                seed,
+                questions: if queries.is_empty() { Question::ALL.to_vec() } else { queries },
+                partitions,
+                flink_heap,
+                companyos: binary(companyos)?,
+                benchmarks_dir,
+                rules_dir,
+                work_dir,
+                cache_dir: cache_dir.unwrap_or_else(default_cache_dir),
+                results,
+                timeout: Duration::from_secs(timeout),
+            })
+            .await?;
+            println!("{}", report.to_markdown()?);
+            if report.checks.values().any(|check| !check.agrees()) {
+                std::process::exit(1);
+            }
         }
         Command::All {
             events,

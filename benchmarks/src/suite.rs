@@ -225,26 +225,26 @@ fn save(config: &SuiteConfig, results: &mut Results) -> Result<()> {
     write(&config.results_dir, "latest.md", &results.to_markdown()?)
 }
 
-fn write(folder: &Path, name: &str, text: &str) -> Result<()> {
+pub(crate) fn write(folder: &Path, name: &str, text: &str) -> Result<()> {
     fs::create_dir_all(folder)?;
     let path = folder.join(name);
     fs::write(&path, text).with_context(|| path.display().to_string())
 }
 
-fn progress(what: &str) {
+pub(crate) fn progress(what: &str) {
     eprintln!("{} {what}", chrono::Local::now().format("%H:%M:%S"));
 }
 
 /// A real Kafka, started and stopped by the workspace's own task.
-struct XtaskKafka;
+pub(crate) struct XtaskKafka;
 
 impl XtaskKafka {
-    fn start() -> Result<Self> {
+    pub(crate) fn start() -> Result<Self> {
         xtask("up")?;
         Ok(Self)
     }
 
-    fn stop(self) -> Result<()> {
+    pub(crate) fn stop(self) -> Result<()> {
         xtask("down")
     }
 }

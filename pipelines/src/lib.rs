@@ -15,6 +15,7 @@
 //! At most two exist at a time, one filling and one being committed, so memory is bounded and a
 //! slow store slows the source.
 
+pub mod alerts;
 mod assignment;
 mod committer;
 mod config;

@@ -9,7 +9,7 @@ use std::{
 
 use arrow::datatypes::SchemaRef;
 use async_trait::async_trait;
-use companyos_pipelines::views::View;
+use companyos_pipelines::views::{ViewRegistry, ViewTable};
 use companyos_schemas::quarantine;
 use datafusion::{
     catalog::{
@@ -28,7 +28,7 @@ use crate::{
     scope_filter::ScopeFilter,
     scoped_table::{ScopedTable, contract, table_names},
     snapshots::{Snapshots, TableVersion},
-    views::{ViewTable, readable},
+    views::{Views, readable},
 };
 
 /// Catalog name, the first of three name parts.
@@ -50,7 +50,8 @@ pub(crate) struct QueryTables {
     snapshots: Arc<Snapshots>,
     scope: ScopeFilter,
     limit: Duration,
-    views: Arc<BTreeMap<String, View>>,
+    views: Arc<Views>,
+    registry: Arc<ViewRegistry>,
     resolved: HashMap<String, OnceCell<Arc<dyn TableProvider>>>,
     versions: Mutex<Vec<TableVersion>>,
 }
@@ -61,11 +62,11 @@ impl QueryTables {
         snapshots: Arc<Snapshots>,
         scope: ScopeFilter,
         limit: Duration,
-        views: Arc<BTreeMap<String, View>>,
+        views: Arc<Views>,
+        registry: Arc<ViewRegistry>,
     ) -> Self {
-        let names = table_names().map(str::to_owned).chain(views.keys().cloned());
-        let resolved = names.map(|name| (name, OnceCell::new())).collect();
-        Self { regions, snapshots, scope, limit, views, resolved, versions: Mutex::default() }
+        let resolved = names(&registry).into_iter().map(|name| (name, OnceCell::new())).collect();
+        Self { regions, snapshots, scope, limit, views, registry, resolved, versions: Mutex::default() }
     }
 
     /// Versions of the tables resolved so far, sorted.
@@ -76,13 +77,21 @@ impl QueryTables {
     }
 
     async fn resolve(&self, name: &str) -> Result<Arc<dyn TableProvider>, QueryError> {
-        let Some(view) = self.views.get(name) else {
+        if let Some(dimension) = self.registry.dimensions().get(name) {
+            return self.views.dimension(dimension, &self.regions, &self.scope).await;
+        }
+        let Some(view) = self.registry.views().get(name) else {
             let schema = contract(name).ok_or(QueryError::Internal)?;
             return Ok(Arc::new(self.scoped(name, schema).await?));
         };
         let generation = readable(name, view)?;
         let state = self.scoped(&generation.table, generation.plan.state_schema.clone()).await?;
-        Ok(Arc::new(ViewTable { generation, state: Arc::new(state) }))
+        let joined = generation.plan.dimension.as_ref().and_then(|d| self.registry.dimensions().get(&d.name));
+        let dimension = match joined {
+            Some(dimension) => Some(self.views.dimension(dimension, &self.regions, &self.scope).await?),
+            None => None,
+        };
+        Ok(Arc::new(ViewTable { generation, state: Arc::new(state), dimension }))
     }
 
     /// A Delta table, pinned in every region of the scope.
@@ -104,9 +113,7 @@ impl QueryTables {
 #[async_trait]
 impl SchemaProvider for QueryTables {
     fn table_names(&self) -> Vec<String> {
-        let mut names: Vec<String> = table_names().map(str::to_owned).collect();
-        names.extend(self.views.keys().cloned());
-        names
+        names(&self.registry)
     }
 
     async fn table(&self, name: &str) -> Result<Option<Arc<dyn TableProvider>>> {
@@ -118,13 +125,20 @@ impl SchemaProvider for QueryTables {
 
     // Listing tables must not read their logs.
     async fn table_type(&self, name: &str) -> Result<Option<TableType>> {
-        let kind = if self.views.contains_key(name) { TableType::View } else { TableType::Base };
+        let kind = if self.registry.views().contains_key(name) { TableType::View } else { TableType::Base };
         Ok(self.table_exist(name).then_some(kind))
     }
 
     fn table_exist(&self, name: &str) -> bool {
         self.resolved.contains_key(name)
     }
+}
+
+fn names(registry: &ViewRegistry) -> Vec<String> {
+    let mut names: Vec<String> = table_names().map(str::to_owned).collect();
+    names.extend(registry.views().keys().cloned());
+    names.extend(registry.dimensions().iter().map(|(name, _)| name.to_owned()));
+    names
 }
 
 /// A catalog list that holds these tables and nothing else.

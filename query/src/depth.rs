@@ -5,7 +5,7 @@
 //! ends the process, not the query. So the links are counted in the text, before anything recurses.
 
 use datafusion::sql::sqlparser::{
-    dialect::GenericDialect,
+    dialect::PostgreSqlDialect,
     keywords::Keyword,
     tokenizer::{Token, Tokenizer},
 };
@@ -20,7 +20,7 @@ const MAX_RELATIONS: usize = 60;
 /// Counts the links of a statement's chains.
 pub(crate) fn check_depth(sql: &str) -> Result<(), QueryError> {
     // A text that has no tokens is the parser's to refuse, with the place of the fault.
-    let Ok(tokens) = Tokenizer::new(&GenericDialect {}, sql).tokenize() else { return Ok(()) };
+    let Ok(tokens) = Tokenizer::new(&PostgreSqlDialect {}, sql).tokenize() else { return Ok(()) };
     let (mut links, mut relations, mut in_from) = (0, 0, InFrom::default());
     for token in &tokens {
         relations += usize::from(in_from.next_relation(token));

@@ -41,7 +41,7 @@ pub struct QueryEngine {
     tenancy: Arc<Tenancy>,
     regions: Arc<BTreeMap<String, RegionRoots>>,
     snapshots: Arc<Snapshots>,
-    views: Views,
+    views: Arc<Views>,
     /// Copied for every query; never run in.
     session: SessionState,
     places: DashMap<String, Arc<Semaphore>>,
@@ -88,6 +88,8 @@ impl QueryEngine {
             // What a sort keeps free for merging its spills; DataFusion's 10 MiB would be all of a small budget.
             .with_sort_spill_reservation_bytes((config.memory_limit_bytes / 32).min(10 << 20))
             .with_information_schema(true)
+            // In the generic dialect `payload->>'a' = 'b'` compares first.
+            .set_str("datafusion.sql_parser.dialect", "PostgreSQL")
             .with_create_default_catalog_and_schema(false)
             .with_default_catalog_and_schema(CATALOG, SCHEMA);
         let mut regions = BTreeMap::new();
@@ -116,7 +118,7 @@ impl QueryEngine {
             tenancy,
             regions: Arc::new(regions),
             snapshots: Arc::default(),
-            views: Views::new(home),
+            views: Arc::new(Views::new(home)),
             session,
             places: DashMap::new(),
         })
@@ -139,11 +141,12 @@ impl QueryEngine {
         let watch = Watch::start(self.place(&scope.tenant)?);
         let timeout = self.config.statement_timeout();
         let deadline = Instant::now() + timeout;
-        let views = match timeout_at(deadline, self.views.current()).await {
-            Ok(views) => views?,
+        let registry = match timeout_at(deadline, self.views.current()).await {
+            Ok(registry) => registry?,
             Err(_) => return Err(QueryError::Timeout { seconds: self.config.statement_timeout_seconds }),
         };
-        let tables = QueryTables::new(self.regions.clone(), self.snapshots.clone(), filter, timeout, views);
+        let views = self.views.clone();
+        let tables = QueryTables::new(self.regions.clone(), self.snapshots.clone(), filter, timeout, views, registry);
         let tables = Arc::new(tables);
         let planning = on_deep_stack(start(self.session.clone(), tables.clone(), sql.to_owned(), params));
         let planned = match timeout_at(deadline, planning).await {

@@ -6,6 +6,11 @@
 
 use std::collections::BTreeSet;
 
+use arrow::{
+    array::{AsArray, BooleanArray, RecordBatch},
+    compute::filter_record_batch,
+    error::ArrowError,
+};
 use companyos_schemas::{access::Scope, tenancy::Tenancy};
 use datafusion::{
     common::Column,
@@ -68,6 +73,25 @@ impl ScopeFilter {
             false => all.push(one_of("region", &self.regions)),
         }
         all
+    }
+
+    /// Rows of a dimension that the scope sees: by those of the scope's columns that it has.
+    pub fn rows_of(&self, rows: &RecordBatch) -> Result<RecordBatch, ArrowError> {
+        let mut seen = rows.clone();
+        for name in SCOPE_COLUMNS {
+            let Some(values) = seen.column_by_name(name) else { continue };
+            let values = values
+                .as_string_opt::<i32>()
+                .ok_or_else(|| ArrowError::SchemaError(format!("the scope's column {name} is not text")))?;
+            let own = |value: &str| match name {
+                "tenant" => value == self.tenant,
+                "env" => self.envs.as_ref().is_none_or(|envs| envs.contains(value)),
+                _ => self.regions.contains(value),
+            };
+            let keep: BooleanArray = values.iter().map(|value| Some(value.is_some_and(own))).collect();
+            seen = filter_record_batch(&seen, &keep)?;
+        }
+        Ok(seen)
     }
 }
 

@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 use arrow::datatypes::{DataType, Field, FieldRef, Schema, SchemaRef};
 use async_trait::async_trait;
+use companyos_pipelines::alerts;
 use companyos_schemas::{Stream, arrow_schema, quarantine};
 use datafusion::{
     catalog::{Session, TableProvider},
@@ -36,7 +37,7 @@ use crate::{
 
 /// The tables there are, in the order they are documented.
 pub(crate) fn table_names() -> impl Iterator<Item = &'static str> {
-    let outputs = ["slo_burn", "slo_alerts", companyos_detect::TABLE];
+    let outputs = ["slo_burn", "slo_alerts", alerts::TABLE, companyos_detect::TABLE];
     Stream::ALL.into_iter().map(Stream::name).chain([quarantine::TABLE]).chain(outputs)
 }
 
@@ -46,6 +47,7 @@ pub(crate) fn contract(name: &str) -> Option<SchemaRef> {
         quarantine::TABLE => Some(quarantine::table_schema()),
         "slo_burn" => Some(companyos_slo::slo_burn_table().schema),
         "slo_alerts" => Some(companyos_slo::slo_alerts_table().schema),
+        alerts::TABLE => Some(alerts::view_alerts_table().schema),
         companyos_detect::TABLE => Some(companyos_detect::table().schema),
         _ => name.parse().ok().map(arrow_schema::table_schema),
     }

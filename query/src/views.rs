@@ -1,4 +1,4 @@
-//! Materialized views as tables: the scoped state of a view, merged into its answer.
+//! Which views and dimensions there are for a query, and a dimension's rows in the asker's scope.
 //!
 //! A view's state table is read through the same boundary as every other table, so the merge and
 //! everything above it see the asker's rows only.
@@ -9,28 +9,21 @@ use std::{
     time::{Duration, Instant},
 };
 
-use arrow::datatypes::SchemaRef;
-use async_trait::async_trait;
-use companyos_pipelines::views::{Generation, RegistryError, View, ViewRegistry};
+use arrow::array::RecordBatch;
+use companyos_pipelines::views::{Dimension, Generation, RegistryError, View, ViewRegistry};
 use companyos_sinks::storage::Storage;
-use companyos_views::{ReadInput, ViewError};
-use datafusion::{
-    catalog::{Session, TableProvider},
-    datasource::TableType,
-    error::{DataFusionError, Result},
-    execution::{SessionState, context::SessionContext},
-    logical_expr::TableProviderFilterPushDown,
-    physical_plan::ExecutionPlan,
-    prelude::Expr,
-};
+use dashmap::DashMap;
+use datafusion::{catalog::TableProvider, datasource::MemTable};
 use tokio::sync::Mutex;
 
-use crate::{error::QueryError, scoped_table::ScopedTable};
+use crate::{catalog::RegionRoots, error::QueryError, scope_filter::ScopeFilter};
 
-/// The views there are, looked up anew when a query starts.
+/// The views and dimensions there are, looked up anew when a query starts.
 #[derive(Debug)]
 pub(crate) struct Views {
     known: Mutex<Known>,
+    /// Rows of the dimensions' objects by region and path, which are never written twice.
+    loaded: DashMap<(String, String), RecordBatch>,
 }
 
 #[derive(Debug)]
@@ -44,11 +37,11 @@ const FRESH: Duration = Duration::from_millis(250);
 
 impl Views {
     pub fn new(home: &Storage) -> Self {
-        Self { known: Mutex::new(Known { registry: ViewRegistry::new(home), looked: None }) }
+        Self { known: Mutex::new(Known { registry: ViewRegistry::new(home), looked: None }), loaded: DashMap::new() }
     }
 
-    /// The views by name.
-    pub async fn current(&self) -> Result<Arc<BTreeMap<String, View>>, QueryError> {
+    /// The registry as it is now.
+    pub async fn current(&self) -> Result<Arc<ViewRegistry>, QueryError> {
         let mut known = self.known.lock().await;
         if known.looked.is_none_or(|at| at.elapsed() > FRESH) {
             known.registry.refresh().await.map_err(|error| {
@@ -56,8 +49,46 @@ impl Views {
                 QueryError::Storage
             })?;
             known.looked = Some(Instant::now());
+            let dimensions = known.registry.dimensions();
+            self.loaded.retain(|(region, path), _| dimensions.iter().any(|(_, d)| d.objects.get(region) == Some(path)));
         }
-        Ok(Arc::new(known.registry.views().clone()))
+        Ok(Arc::new(known.registry.clone()))
+    }
+
+    /// A dimension's rows as one scope sees them.
+    pub async fn dimension(
+        &self,
+        dimension: &Dimension,
+        regions: &BTreeMap<String, RegionRoots>,
+        scope: &ScopeFilter,
+    ) -> Result<Arc<dyn TableProvider>, QueryError> {
+        let mut seen = Vec::new();
+        let by_region = dimension.schema.field_with_name("region").is_ok();
+        for (region, path) in &dimension.objects {
+            // Rows without a region lie in the home region and are of all of them.
+            if by_region && !scope.roots(false).contains(region) {
+                continue;
+            }
+            let roots = regions.get(region).ok_or(QueryError::Storage)?;
+            let place = (region.clone(), path.clone());
+            let known = self.loaded.get(&place).map(|rows| rows.clone());
+            let rows = match known {
+                Some(rows) => rows,
+                None => {
+                    let rows = Dimension::read(&roots.hot.storage, path).await.map_err(|error| {
+                        tracing::error!(path, %error, "a dimension cannot be read");
+                        QueryError::Storage
+                    })?;
+                    self.loaded.insert(place, rows.clone());
+                    rows
+                }
+            };
+            seen.push(scope.rows_of(&rows).map_err(|error| {
+                tracing::error!(path, %error, "a dimension cannot be filtered");
+                QueryError::Internal
+            })?);
+        }
+        Ok(Arc::new(MemTable::try_new(dimension.schema.clone(), vec![seen])?))
     }
 }
 
@@ -86,46 +117,4 @@ pub(crate) fn readable(name: &str, view: &View) -> Result<Arc<Generation>, Query
             parts.0, parts.1
         ))
     })
-}
-
-/// A view as one scope sees it in one query.
-#[derive(Debug)]
-pub(crate) struct ViewTable {
-    pub generation: Arc<Generation>,
-    pub state: Arc<ScopedTable>,
-}
-
-#[async_trait]
-impl TableProvider for ViewTable {
-    fn schema(&self) -> SchemaRef {
-        self.generation.plan.schema.clone()
-    }
-
-    fn table_type(&self) -> TableType {
-        TableType::View
-    }
-
-    fn supports_filters_pushdown(&self, filters: &[&Expr]) -> Result<Vec<TableProviderFilterPushDown>> {
-        Ok(vec![TableProviderFilterPushDown::Inexact; filters.len()])
-    }
-
-    async fn scan(
-        &self,
-        session: &dyn Session,
-        projection: Option<&Vec<usize>>,
-        filters: &[Expr],
-        _limit: Option<usize>,
-    ) -> Result<Arc<dyn ExecutionPlan>> {
-        let state = session
-            .as_any()
-            .downcast_ref::<SessionState>()
-            .ok_or_else(|| DataFusionError::Internal("a session of another kind".to_owned()))?;
-        let context = SessionContext::new_with_state(state.clone());
-        let input = ReadInput { state: self.state.clone(), dimension: None };
-        let plan = self.generation.plan.read(&context, input, projection.map(Vec::as_slice), filters).await;
-        plan.map_err(|error| match error {
-            ViewError::Plan(error) => *error,
-            other => DataFusionError::External(Box::new(other)),
-        })
-    }
 }

@@ -284,7 +284,7 @@ SELECT * FROM quarantine WHERE quarantine_id IN ('q-beta', 'q-nobody')
 --: =0
 SELECT count(*) FROM quarantine WHERE detail LIKE '%SECRET%'
 
---: =9
+--: =10
 SELECT count(*) FROM information_schema.tables WHERE table_schema = 'public'
 
 --: any
@@ -607,3 +607,12 @@ SELECT s.tenant, q.detail FROM sli_metrics s FULL JOIN quarantine q ON s.tenant 
 
 --: =12
 SELECT (SELECT count(*) FROM product_events) + (SELECT count(*) FROM sli_metrics)
+
+--: =8
+SELECT count(payload->>'k') + count(*) FILTER (WHERE payload->>'k' IS NULL) FROM product_events
+
+--: any
+SELECT json_as_text(payload, 'k') FROM product_events WHERE json_get_str(payload, 'k') LIKE '%SECRET%'
+
+--: any
+SELECT * FROM product_events WHERE json_get_int(payload, 'k') / (CASE WHEN tenant = 'beta' THEN 0 ELSE 1 END) > 0

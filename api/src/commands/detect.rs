@@ -1,6 +1,7 @@
 //! `companyos detect`: judge rules, try them on events, run them over what is stored.
 
 use std::{
+    collections::BTreeMap,
     io::{BufRead, BufReader, Read},
     path::{Path, PathBuf},
     process::ExitCode,
@@ -24,7 +25,8 @@ use crate::{cli::ConfigArgs, config::Config, telemetry};
 /// What to do with detection rules.
 #[derive(Debug, Subcommand)]
 pub enum DetectCommand {
-    /// Say which Sigma rules of a file or folder load, and why others do not; 1 if any does not
+    /// Say which Sigma rules of a file or folder load, why others do not, and which fields no schema has; 1 if any is
+    /// refused, 2 if there is none
     Check(CheckArgs),
     /// Run rules over the events of a file (NDJSON, plain or gzip); 1 if nothing is found
     Test(TestArgs),
@@ -89,34 +91,87 @@ pub async fn run(command: DetectCommand) -> Result<ExitCode> {
     }
 }
 
+/// 0 if everything loads, 1 if something is refused, 2 if there is nothing to check.
 fn check(args: CheckArgs) -> Result<ExitCode> {
-    let (rules, refused) = match &args.path {
-        Some(path) => {
-            let report = testing::check(path)?;
-            (report.rules, report.refused)
-        }
-        None => {
-            let book = companyos_pipelines::detections::shipped_rules()?;
-            (book.rules(), book.refused().to_vec())
-        }
+    let report = match &args.path {
+        Some(path) => match testing::check(path) {
+            Ok(report) => report,
+            Err(error) => {
+                eprintln!("companyos: {error}");
+                return Ok(ExitCode::from(2));
+            }
+        },
+        None => testing::Report::of(&companyos_pipelines::detections::shipped_rules()?),
     };
-    if args.json {
-        let rules: Vec<Value> = rules
-            .iter()
-            .map(|r| {
-                json!({"id": r.id, "title": r.title, "version": r.version, "severity": r.severity.as_str(),
-                       "tactics": r.tactics(), "techniques": r.techniques()})
-            })
-            .collect();
-        let refused: Vec<Value> = refused.iter().map(|r| json!({"error": r.to_string()})).collect();
-        println!("{}", serde_json::to_string_pretty(&json!({"loaded": rules, "refused": refused}))?);
-    } else {
-        for refused in &refused {
-            println!("refused: {refused}");
-        }
-        println!("{} rules loaded, {} refused", rules.len(), refused.len());
+    if report.checked.is_empty() {
+        let path = args.path.as_deref().unwrap_or(Path::new("")).display();
+        eprintln!("companyos: {path}: there is no rule in it");
+        return Ok(ExitCode::from(2));
     }
-    Ok(if refused.is_empty() && !rules.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    if args.json {
+        println!("{}", serde_json::to_string_pretty(&check_json(&report))?);
+    } else {
+        print_check(&report);
+    }
+    Ok(if report.refused.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+fn check_json(report: &testing::Report) -> Value {
+    let rules = report.rules.iter().map(|r| {
+        json!({"id": r.id, "title": r.title, "version": r.version, "severity": r.severity.as_str(),
+               "tactics": r.tactics(), "techniques": r.techniques()})
+    });
+    let refused = report.checked.iter().filter(|e| e.refused.is_some()).map(
+        |e| json!({"file": e.file, "line": e.line, "kind": e.kind, "id": e.id, "title": e.title, "reason": e.refused}),
+    );
+    let documents = report.checked.iter().filter(|e| e.refused.is_none()).map(|e| {
+        json!({"file": e.file, "line": e.line, "kind": e.kind, "id": e.id, "title": e.title,
+               "warnings": e.warnings, "fields": e.fields, "unknown_fields": e.unknown_fields})
+    });
+    json!({"loaded": rules.collect::<Vec<_>>(), "refused": refused.collect::<Vec<_>>(),
+           "documents": documents.collect::<Vec<_>>(), "unknown_fields": unknown_fields(report)})
+}
+
+fn print_check(report: &testing::Report) {
+    let refused: Vec<_> = report.checked.iter().filter(|e| e.refused.is_some()).collect();
+    if !refused.is_empty() {
+        let mut table = Table::new();
+        table.load_preset(UTF8_FULL_CONDENSED).set_header(["where", "rule", "refused because"]);
+        for e in &refused {
+            let line = e.line.map(|line| format!(":{line}")).unwrap_or_default();
+            let rule = e.title.as_ref().or(e.id.as_ref()).cloned().unwrap_or_default();
+            table.add_row([format!("{}{line}", e.file), rule, e.refused.clone().unwrap_or_default()]);
+        }
+        println!("{table}");
+    }
+    for e in &report.checked {
+        for warning in &e.warnings {
+            println!("{}: ignored: {warning}", e.file);
+        }
+    }
+    let unknown = unknown_fields(report);
+    if !unknown.is_empty() {
+        let mut table = Table::new();
+        table.load_preset(UTF8_FULL_CONDENSED).set_header(["field that no schema has", "rules", "such as"]);
+        for (field, rules) in &unknown {
+            table.add_row([field.clone(), rules.len().to_string(), rules.first().cloned().unwrap_or_default()]);
+        }
+        println!("{table}");
+    }
+    let loaded = report.checked.len() - refused.len();
+    println!("{loaded} documents loaded, {} refused; {} fields that no schema has", refused.len(), unknown.len());
+}
+
+/// Fields that no event of the rules' log sources is known to have, and where the rules that ask for them stand.
+fn unknown_fields(report: &testing::Report) -> BTreeMap<String, Vec<String>> {
+    let mut unknown: BTreeMap<String, Vec<String>> = BTreeMap::new();
+    for entry in &report.checked {
+        for field in &entry.unknown_fields {
+            let line = entry.line.map(|line| format!(":{line}")).unwrap_or_default();
+            unknown.entry(field.clone()).or_default().push(format!("{}{line}", entry.file));
+        }
+    }
+    unknown
 }
 
 fn refuse_broken(book: &RuleBook) -> Result<()> {

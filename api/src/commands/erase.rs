@@ -5,9 +5,11 @@ use std::process::ExitCode;
 use anyhow::{Result, ensure};
 use clap::Args;
 use companyos_maintenance::{erase, person_columns};
+use companyos_pipelines::views::erase_from_dimensions;
 use companyos_sinks::storage::Storage;
 use serde_json::json;
 
+use super::dimension::Place;
 use crate::{cli::ConfigArgs, config::Config, telemetry};
 
 /// Whom to erase.
@@ -53,6 +55,14 @@ pub async fn run(args: EraseArgs) -> Result<ExitCode> {
                     println!("{name} {place} {table}: {rows} rows of {files} files erased, version {version}");
                 }
             }
+        }
+    }
+    let mut place = Place::of(&config).await?;
+    let (home, storages) = (place.home_region.clone(), place.storages.clone());
+    for (name, rows) in erase_from_dimensions(&mut place.registry, &home, &storages, &args.tenant, &args.user).await? {
+        match args.json {
+            true => println!("{}", json!({"dimension": name, "erased": {"rows": rows}})),
+            false => println!("dimension {name}: {rows} rows erased"),
         }
     }
     if !args.json {

@@ -4,6 +4,7 @@ pub mod broker;
 pub mod config;
 pub mod demo;
 pub mod detect;
+pub mod dimension;
 pub mod dlp;
 pub mod erase;
 pub mod maintain;
@@ -40,6 +41,7 @@ pub async fn run(cli: Cli) -> Result<ExitCode> {
         Command::Worker(args) => serve::run("worker", &args, roles::worker::run).await,
         Command::Maintain(args) => maintain::run(args).await,
         Command::Pipeline(command) => pipeline::run(command).await,
+        Command::Dimension(command) => dimension::run(command).await,
         Command::Replay(args) => replay::run(args).await,
         Command::Quarantine(command) => quarantine::run(command).await,
         Command::Erase(args) => erase::run(args).await,

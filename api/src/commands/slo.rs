@@ -1,6 +1,10 @@
 //! `companyos slo`: judge OpenSLO files, and report on a service.
 
-use std::{path::PathBuf, process::ExitCode};
+use std::{
+    io::{ErrorKind, Write, stdout},
+    path::PathBuf,
+    process::ExitCode,
+};
 
 use anyhow::Result;
 use arrow::array::RecordBatch;
@@ -52,10 +56,10 @@ pub async fn run(command: SloCommand) -> Result<ExitCode> {
     match command {
         SloCommand::Check(args) => {
             let report = check_path(&args.path);
-            match args.json {
-                true => println!("{}", serde_json::to_string_pretty(&report)?),
-                false => println!("{}", report.table()),
-            }
+            print(&match args.json {
+                true => serde_json::to_string_pretty(&report)?,
+                false => report.table(),
+            })?;
             Ok(if report.is_ok() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
         }
         SloCommand::Report(args) => {
@@ -70,10 +74,10 @@ pub async fn run(command: SloCommand) -> Result<ExitCode> {
             let alerts = format!("SELECT * FROM slo_alerts WHERE service = '{service}' ORDER BY at DESC LIMIT 200");
             let (burn, alerts) = (rows(&source, &burn).await?, rows(&source, &alerts).await?);
             let report = report(&args.service, &burn, &alerts);
-            match args.json {
-                true => println!("{}", serde_json::to_string_pretty(&report)?),
-                false => print!("{}", report.render()),
-            }
+            print(&match args.json {
+                true => serde_json::to_string_pretty(&report)?,
+                false => report.render().trim_end().to_owned(),
+            })?;
             Ok(if report.slos.is_empty() { ExitCode::FAILURE } else { ExitCode::SUCCESS })
         }
     }
@@ -81,4 +85,12 @@ pub async fn run(command: SloCommand) -> Result<ExitCode> {
 
 async fn rows(source: &Source, sql: &str) -> Result<Vec<RecordBatch>> {
     source.ask(sql).await?.batches.try_collect().await
+}
+
+/// Prints text and a line's end; a reader that has seen enough is no fault.
+fn print(text: &str) -> Result<()> {
+    match writeln!(stdout(), "{text}") {
+        Err(error) if error.kind() != ErrorKind::BrokenPipe => Err(error.into()),
+        _ => Ok(()),
+    }
 }

@@ -17,7 +17,8 @@ use std::{
 use companyos_dlp::{DlpConfig, Redactor};
 use companyos_maintenance::MaintenanceConfig;
 use companyos_pipelines::{
-    PipelineSpec, WorkerConfig, detections::DetectConfig, slo::SloConfig, tasks::TasksConfig, views::ViewsConfig,
+    PipelineSpec, WorkerConfig, alerts::AlertsConfig, detections::DetectConfig, slo::SloConfig, tasks::TasksConfig,
+    views::ViewsConfig,
 };
 use companyos_query::QueryConfig;
 use companyos_schemas::{
@@ -54,6 +55,8 @@ pub struct Config {
     pub views: ViewsConfig,
     /// Service level objectives.
     pub slo: SloConfig,
+    /// Alerts on views.
+    pub alerts: AlertsConfig,
     /// Security detections.
     pub detect: DetectConfig,
     /// SQL.
@@ -81,6 +84,7 @@ impl Default for Config {
             tasks: TasksConfig::default(),
             views: ViewsConfig::default(),
             slo: SloConfig::default(),
+            alerts: AlertsConfig::default(),
             detect: DetectConfig::default(),
             query: QueryConfig::default(),
             dlp: DlpConfig::default(),

@@ -6,9 +6,10 @@ use std::{collections::BTreeSet, sync::Arc, time::Duration};
 use anyhow::{Result, bail};
 use companyos_pipelines::{
     PipelineSpec, Worker, WorkerSetup,
+    alerts::alert_jobs,
     detections::detect_operators,
     slo::slo_operators,
-    tasks::{JobFactory, NoticeRouter, OperatorJob, ShardTasks, TasksSetup},
+    tasks::{JobFactory, NoticeRouter, OperatorJob, ShardTasks, TasksSetup, send_to_webhooks},
     views::{ViewRegistry, view_jobs},
 };
 use companyos_sinks::{checkpoint::NoticeSink, storage::Storage};
@@ -43,6 +44,9 @@ async fn start_tasks(context: &Context) -> Result<Option<ShardTasks>> {
         }
     }
     let notices: Arc<dyn NoticeSink> = Arc::new(NoticeRouter::new(&config.kafka.source(), &config.tasks)?);
+    if config.views.enabled && config.alerts.enabled {
+        jobs.push(("alerts".to_owned(), alert_jobs(config.alerts.load()?, notices.clone())));
+    }
     if !config.slo.paths.is_empty() {
         let make = slo_operators(&config.slo, context.shutdown.clone());
         jobs.push(("slo".to_owned(), OperatorJob::factory(make, &config.tasks, notices.clone())));
@@ -59,7 +63,10 @@ async fn start_tasks(context: &Context) -> Result<Option<ShardTasks>> {
         home_region: Arc::from(config.tenancy.home_region.as_str()),
         jobs,
     };
-    Ok(Some(ShardTasks::start(setup).await?))
+    let tasks = ShardTasks::start(setup).await?;
+    // After the tasks, which make the topics.
+    send_to_webhooks(&config.kafka.source(), &config.kafka.group, &config.tasks, &context.shutdown)?;
+    Ok(Some(tasks))
 }
 
 /// The views that come with the product are made in the background: a store that is away must not

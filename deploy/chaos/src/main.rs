@@ -6,16 +6,23 @@
 //! cargo run --release --package companyos-chaos -- run --rounds 50
 //! ```
 //!
+//! `views`, `slo` and `attacks` do the like with the product's own processes, for what follows the
+//! tables: see the modules. They take the `companyos` beside this program, so build the workspace.
+//!
 //! A failure prints the seed; `--seed` repeats the same actions at the same points (not the same
 //! interleaving: processes and clocks are real).
 
 mod action;
+mod attacks;
 mod faulty_store;
 mod fleet;
 mod ledger;
+mod product;
 mod run;
+mod slo;
 mod tables;
 mod tenancy;
+mod views;
 mod worker;
 
 use std::process::ExitCode;
@@ -33,6 +40,12 @@ struct Cli {
 enum Command {
     /// Run rounds of chaos.
     Run(run::Options),
+    /// Views while workers are killed, added and taken away, against the batch answer.
+    Views(views::Options),
+    /// An outage from the events to the alert, its receivers and its end, with the worker killed.
+    Slo(slo::Options),
+    /// Every attack that ships, through Kafka, worker and query server.
+    Attacks(attacks::Options),
     /// A worker of such a run.
     #[command(hide = true)]
     Worker(worker::Options),
@@ -49,6 +62,9 @@ fn main() -> ExitCode {
     let result = runtime.block_on(async {
         match Cli::parse().command {
             Command::Run(options) => run::run(options).await,
+            Command::Views(options) => views::run(options).await,
+            Command::Slo(options) => slo::run(options).await,
+            Command::Attacks(options) => attacks::run(options).await,
             Command::Worker(options) => worker::work(options).await,
         }
     });

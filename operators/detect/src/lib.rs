@@ -4,12 +4,14 @@
 //! it looks for: Sigma rules and correlations, [`detectors`], and how far each is trusted.
 //! [`testing`] and [`scenario`] drive the same operator over JSON events.
 
+mod correlation_state;
 pub mod detectors;
 mod event;
 pub mod events;
 mod exceptions;
 mod finding;
 mod geo;
+mod known_fields;
 mod operator;
 mod rollout;
 mod rule_book;

@@ -11,7 +11,7 @@ use chrono::{DateTime, Utc};
 use companyos_ocsf::{Extracted, Logsource};
 use companyos_schemas::Stream;
 use companyos_sigma::{
-    BatchSource, CorrelationHit, Correlator, CorrelatorConfig, CorrelatorState, EventBatch, KEYWORDS, LogSource,
+    BatchSource, CorrelationHit, CorrelationSet, Correlator, CorrelatorConfig, EventBatch, KEYWORDS, LogSource,
 };
 use companyos_stream::{
     Columns, Input, KeyedState, OperatorStats, Output, ShardOperator, SnapshotKind, StateBatch, StreamError, TailRows,
@@ -20,7 +20,7 @@ use companyos_stream::{
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    Event, EvidenceRef, Feedback, Finding, MAX_EVIDENCE, Mode, RuleMeta,
+    Event, EvidenceRef, Feedback, Finding, MAX_EVIDENCE, Mode, RuleMeta, correlation_state,
     detectors::{Detector, Hit},
     finding,
     rule_book::{Compiled, RuleBook},
@@ -32,7 +32,8 @@ use crate::{
 pub struct DetectOperator {
     book: Arc<RuleBook>,
     live: Correlator,
-    candidates: Option<Correlator>,
+    /// Of newer versions; empty without any.
+    candidates: Correlator,
     detectors: Vec<Box<dyn Detector>>,
     detector_rules: HashMap<String, RuleMeta>,
     trust: Trust,
@@ -40,7 +41,7 @@ pub struct DetectOperator {
     /// Event time of the last finding sent, by rule, version and entity.
     sent: KeyedState<i64>,
     feedback: Feedback,
-    /// The correlators' state and the watermark, which have one value each.
+    /// The correlators' heads and the watermark, which have one value each.
     singles: KeyedState<Vec<u8>>,
     /// Detectors' state was rebuilt, so what changed in it is not known.
     rebuilt: bool,
@@ -80,14 +81,16 @@ const UNIT: char = '\u{1f}';
 const LIVE: &str = "correlations_live";
 const CANDIDATES: &str = "correlations_candidates";
 const WATERMARK: &str = "watermark";
+/// What an event of a correlation takes, about: its time, its note and its fields.
+const EVENT_BYTES: u64 = 256;
 
 impl DetectOperator {
     /// With nothing seen yet.
     pub fn new(book: Arc<RuleBook>) -> Result<Self, StreamError> {
         let detectors = detectors(&book)?;
         Ok(Self {
-            live: correlator(&book, &book.live),
-            candidates: book.candidates.as_ref().map(|c| correlator(&book, c)),
+            live: Correlator::new(Arc::clone(&book.live.correlations), config(&book)),
+            candidates: Correlator::new(candidates(&book), config(&book)),
             detector_rules: by_id(&detectors),
             detectors,
             trust: trust(&book)?,
@@ -114,14 +117,8 @@ impl DetectOperator {
         for detector in &mut fresh {
             detector.restore(&state)?;
         }
-        self.live = Correlator::restore(Arc::clone(&book.live.correlations), config(&book), self.live.state());
-        self.candidates = match (&book.candidates, &self.candidates) {
-            (Some(new), Some(old)) => {
-                Some(Correlator::restore(Arc::clone(&new.correlations), config(&book), old.state()))
-            }
-            (Some(new), None) => Some(correlator(&book, new)),
-            (None, _) => None,
-        };
+        self.live.reload(Arc::clone(&book.live.correlations), config(&book));
+        self.candidates.reload(candidates(&book), config(&book));
         let mut fresh_trust = trust(&book)?;
         fresh_trust.memory.restore(&[self.trust.memory.snapshot(SnapshotKind::Full)?])?;
         fresh_trust.stats = self.trust.stats;
@@ -199,9 +196,8 @@ impl DetectOperator {
                 let note = EventNote { evidence: rows.evidence(row), trace: rows.trace_id(row) };
                 let note = serde_json::to_string(&note).unwrap_or_default();
                 let lookup = |field: &str| cells.get(field, row);
-                let correlator = if candidate { self.candidates.as_mut() } else { Some(&mut self.live) };
-                let hits =
-                    correlator.map(|c| c.on_match(&scope, rule, rows.at(row), &note, &lookup)).unwrap_or_default();
+                let correlator = if candidate { &mut self.candidates } else { &mut self.live };
+                let hits = correlator.on_match(&scope, rule, rows.at(row), &note, &lookup);
                 self.correlated(compiled, candidate, hits);
             }
         }
@@ -333,8 +329,8 @@ impl DetectOperator {
         let book = Arc::clone(&self.book);
         let hits = self.live.advance(mark);
         self.correlated(&book.live, false, hits);
-        if let (Some(compiled), Some(correlator)) = (&book.candidates, self.candidates.as_mut()) {
-            let hits = correlator.advance(mark);
+        let hits = self.candidates.advance(mark);
+        if let Some(compiled) = &book.candidates {
             self.correlated(compiled, true, hits);
         }
         for detector in &mut self.detectors {
@@ -445,15 +441,16 @@ impl ShardOperator for DetectOperator {
                 self.singles.insert(name, i64::MAX, value);
             }
         };
-        put(LIVE, encode(&self.live.state())?);
-        if let Some(candidates) = &self.candidates {
-            put(CANDIDATES, encode(&candidates.state())?);
-        }
+        put(LIVE, correlation_state::encode(&self.live.head())?);
+        put(CANDIDATES, correlation_state::encode(&self.candidates.head())?);
         if let Some(mark) = self.marks.current() {
             put(WATERMARK, mark.timestamp_micros().to_le_bytes().to_vec());
         }
         let mut state =
             vec![self.singles.snapshot(kind)?, self.sent.snapshot(kind)?, self.feedback.state().snapshot(kind)?];
+        for (name, correlator) in [(LIVE, &mut self.live), (CANDIDATES, &mut self.candidates)] {
+            state.push(correlation_state::save(name, correlator, kind)?);
+        }
         let kind = if std::mem::take(&mut self.rebuilt) { SnapshotKind::Full } else { kind };
         state.push(self.trust.memory.snapshot(kind)?);
         for detector in &mut self.detectors {
@@ -470,13 +467,12 @@ impl ShardOperator for DetectOperator {
         for detector in &mut self.detectors {
             detector.restore(state)?;
         }
-        let book = Arc::clone(&self.book);
-        if let Some(bytes) = self.singles.get(LIVE) {
-            self.live = Correlator::restore(Arc::clone(&book.live.correlations), config(&book), decode(bytes)?);
-        }
-        if let (Some(bytes), Some(compiled)) = (self.singles.get(CANDIDATES), &book.candidates) {
-            self.candidates =
-                Some(Correlator::restore(Arc::clone(&compiled.correlations), config(&book), decode(bytes)?));
+        for (name, correlator) in [(LIVE, &mut self.live), (CANDIDATES, &mut self.candidates)] {
+            if let Some(bytes) = self.singles.get(name)
+                && correlator.restore_head(correlation_state::decode(bytes)?)
+            {
+                correlation_state::load(name, correlator, state)?;
+            }
         }
         if let Some(bytes) = self.singles.get(WATERMARK).and_then(|b| <[u8; 8]>::try_from(b.as_slice()).ok()) {
             self.marks.restore(DateTime::from_timestamp_micros(i64::from_le_bytes(bytes)));
@@ -486,8 +482,10 @@ impl ShardOperator for DetectOperator {
 
     fn stats(&self) -> OperatorStats {
         let sizes = self.detectors.iter().map(|d| d.size());
+        let correlated = [&self.live, &self.candidates].map(|c| c.stats()).map(|s| (s.groups, s.events * EVENT_BYTES));
         let own = [(self.sent.len() as u64, self.sent.bytes()), (self.singles.len() as u64, self.singles.bytes())];
-        let (keys, bytes) = sizes.chain(own).fold((0, 0), |(keys, bytes), (k, b)| (keys + k, bytes + b));
+        let (keys, bytes) =
+            sizes.chain(own).chain(correlated).fold((0, 0), |(keys, bytes), (k, b)| (keys + k, bytes + b));
         OperatorStats {
             watermark: self.marks.current(),
             state_keys: keys,
@@ -519,8 +517,8 @@ fn config(book: &RuleBook) -> CorrelatorConfig {
     }
 }
 
-fn correlator(book: &RuleBook, compiled: &Compiled) -> Correlator {
-    Correlator::new(Arc::clone(&compiled.correlations), config(book))
+fn candidates(book: &RuleBook) -> Arc<CorrelationSet> {
+    book.candidates.as_ref().map(|c| Arc::clone(&c.correlations)).unwrap_or_default()
 }
 
 fn detectors(book: &RuleBook) -> Result<Vec<Box<dyn Detector>>, StreamError> {
@@ -572,16 +570,4 @@ fn anchor(evidence: &[EvidenceRef]) -> String {
 fn distinct(all: impl Iterator<Item = EvidenceRef>) -> Vec<EvidenceRef> {
     let mut seen = std::collections::HashSet::new();
     all.filter(|e| seen.insert(e.clone())).collect()
-}
-
-fn encode(state: &CorrelatorState) -> Result<Vec<u8>, StreamError> {
-    postcard::to_stdvec(state).map_err(|e| problem(&e))
-}
-
-fn decode(bytes: &[u8]) -> Result<CorrelatorState, StreamError> {
-    postcard::from_bytes(bytes).map_err(|e| problem(&e))
-}
-
-fn problem(problem: &dyn std::fmt::Display) -> StreamError {
-    StreamError::State { part: "correlations".to_owned(), problem: problem.to_string() }
 }

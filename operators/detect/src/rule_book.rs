@@ -10,12 +10,13 @@ use std::{
 };
 
 use companyos_ocsf::{Extractor, TrustConfig, TrustError};
-use companyos_sigma::{CorrelationSet, FieldMapping, Loaded, Refused, RuleSet};
+use companyos_sigma::{CheckEntry, CheckReport, CorrelationSet, FieldMapping, Loaded, Refused, RuleSet};
 use serde::Deserialize;
 
 use crate::{
     Exceptions, FindingKind, Locator, LocatorError, Mode, RollbackConfig, Rollout, RuleMeta, Severity,
     detectors::{DetectorsConfig, PatternError},
+    known_fields::is_known,
     signals,
     trust::Trust,
     version,
@@ -116,6 +117,7 @@ pub struct RuleBook {
     pub(crate) networks: Option<Locator>,
     rollouts: HashMap<String, Rollout>,
     refused: Vec<Refused>,
+    checked: Vec<CheckEntry>,
 }
 
 /// Rules and correlations, and what findings of each have in common.
@@ -136,9 +138,11 @@ impl RuleBook {
             let config = RuleSetConfig { rules: vec![path.to_owned()], ..RuleSetConfig::default() };
             return Self::from_config(config, Path::new(""), path);
         }
-        let text = read(&config_path)?;
-        // A Sigma rule has a title; a configuration file has not.
-        let is_rule = text.lines().any(|line| line.starts_with("title:"));
+        let bytes = fs::read(&config_path).map_err(failed(&config_path))?;
+        let text = String::from_utf8_lossy(&bytes);
+        // What every Sigma document has one of, and no configuration file.
+        let words = ["title:", "detection:", "correlation:", "filter:", "logsource:", "action:"];
+        let is_rule = text.lines().any(|line| words.iter().any(|word| line.starts_with(word)));
         if is_rule {
             let config = RuleSetConfig { rules: vec![path.to_owned()], ..RuleSetConfig::default() };
             return Self::from_config(config, Path::new(""), path);
@@ -156,8 +160,23 @@ impl RuleBook {
         }
         files.sort();
         files.dedup();
-        let texts = |paths: &[PathBuf]| {
-            paths.iter().map(|p| Ok((p.display().to_string(), read(p)?))).collect::<Result<Vec<_>, RuleBookError>>()
+        let mut unreadable = Vec::new();
+        let mut texts = |paths: &[PathBuf]| -> Result<Vec<(String, String)>, RuleBookError> {
+            let mut texts = Vec::new();
+            for path in paths {
+                let file = path.display().to_string();
+                match String::from_utf8(fs::read(path).map_err(failed(path))?) {
+                    Ok(text) => texts.push((file, text)),
+                    Err(_) => unreadable.push(Refused {
+                        file,
+                        line: None,
+                        id: None,
+                        title: None,
+                        reason: "the file is not UTF-8".to_owned(),
+                    }),
+                }
+            }
+            Ok(texts)
         };
         let candidates: Vec<PathBuf> =
             config.rollouts.iter().filter_map(|r| r.candidate.as_ref()).map(|c| folder.join(c)).collect();
@@ -170,8 +189,11 @@ impl RuleBook {
         };
         let open = |database: &Option<PathBuf>| database.as_ref().map(|d| Locator::open(&folder.join(d))).transpose();
         let (places, networks) = (open(&config.places)?, open(&config.networks)?);
-        let mut book = Self::from_texts(config, &texts(&files)?, &texts(&candidates)?, &mapping)?;
+        let (files, candidates) = (texts(&files)?, texts(&candidates)?);
+        let mut book = Self::from_texts(config, &files, &candidates, &mapping)?;
         (book.places, book.networks) = (places, networks);
+        book.checked.extend(unreadable.iter().map(CheckEntry::refused));
+        book.refused.append(&mut unreadable);
         Ok(book)
     }
 
@@ -185,9 +207,9 @@ impl RuleBook {
         // Patterns and keys are tried here, so that an operator cannot fail on them.
         config.detectors.build()?;
         Trust::new(&config.trust)?;
-        let mut refused = Vec::new();
-        let live = compile(rules, mapping, &mut refused);
-        let candidates = (!candidates.is_empty()).then(|| compile(candidates, mapping, &mut refused));
+        let (mut refused, mut checked) = (Vec::new(), Vec::new());
+        let live = compile(rules, mapping, &mut refused, &mut checked);
+        let candidates = (!candidates.is_empty()).then(|| compile(candidates, mapping, &mut refused, &mut checked));
         let mut wanted: Vec<String> = signals::FIELDS.iter().map(|f| (*f).to_owned()).collect();
         for compiled in [Some(&live), candidates.as_ref()].into_iter().flatten() {
             wanted.extend(compiled.rules.fields());
@@ -208,12 +230,18 @@ impl RuleBook {
             networks: None,
             rollouts,
             refused,
+            checked,
         })
     }
 
     /// Rules that were left out, and why.
     pub fn refused(&self) -> &[Refused] {
         &self.refused
+    }
+
+    /// Every document: whether it loads, and the fields it needs.
+    pub fn checked(&self) -> &[CheckEntry] {
+        &self.checked
     }
 
     /// Everything that can find something: rules that are findings of their own, correlations,
@@ -252,18 +280,23 @@ impl RuleBook {
     }
 }
 
-fn compile(texts: &[(String, String)], mapping: &FieldMapping, refused: &mut Vec<Refused>) -> Compiled {
+fn compile(
+    texts: &[(String, String)],
+    mapping: &FieldMapping,
+    refused: &mut Vec<Refused>,
+    checked: &mut Vec<CheckEntry>,
+) -> Compiled {
     let mut loaded = Loaded::default();
     let mut versions = HashMap::new();
     for (file, text) in texts {
         loaded.merge(Loaded::from_text(file, text));
         versions.extend(version::versions(text));
     }
-    refused.append(&mut loaded.refused.clone());
-    let (rules, left_out) = RuleSet::compile(&loaded, mapping);
-    refused.extend(left_out);
-    let (correlations, left_out) = CorrelationSet::compile(&loaded, &rules, mapping);
-    refused.extend(left_out);
+    let (rules, refused_rules) = RuleSet::compile(&loaded, mapping);
+    let (correlations, refused_correlations) = CorrelationSet::compile(&loaded, &rules, mapping);
+    let report = CheckReport::new(&loaded, (&rules, &refused_rules), (&correlations, &refused_correlations), &is_known);
+    checked.extend(report.entries);
+    refused.extend(loaded.refused.into_iter().chain(refused_rules).chain(refused_correlations));
     let meta = |key: &str, title: &str, level: Option<&str>, tags: &[String], kind| RuleMeta {
         id: key.to_owned(),
         title: title.to_owned(),
@@ -286,21 +319,26 @@ fn compile(texts: &[(String, String)], mapping: &FieldMapping, refused: &mut Vec
 }
 
 fn collect(path: &Path, files: &mut Vec<PathBuf>) -> Result<(), RuleBookError> {
-    let failed = |source| RuleBookError::Read { path: path.to_owned(), source };
     if !path.is_dir() {
         files.push(path.to_owned());
         return Ok(());
     }
-    for entry in fs::read_dir(path).map_err(failed)? {
-        let entry = entry.map_err(failed)?.path();
-        let yaml = entry.extension().is_some_and(|e| e == "yml" || e == "yaml");
-        if entry.is_dir() || yaml && entry.file_name().is_some_and(|n| n != CONFIG_FILE) {
-            collect(&entry, files)?;
+    for entry in fs::read_dir(path).map_err(failed(path))? {
+        let entry = entry.map_err(failed(path))?;
+        let (child, kind) = (entry.path(), entry.file_type().map_err(failed(path))?);
+        let yaml = child.extension().is_some_and(|e| e == "yml" || e == "yaml");
+        // A linked folder may hold the one it is in.
+        if kind.is_dir() || yaml && !child.is_dir() && child.file_name().is_some_and(|n| n != CONFIG_FILE) {
+            collect(&child, files)?;
         }
     }
     Ok(())
 }
 
 fn read(path: &Path) -> Result<String, RuleBookError> {
-    fs::read_to_string(path).map_err(|source| RuleBookError::Read { path: path.to_owned(), source })
+    fs::read_to_string(path).map_err(failed(path))
+}
+
+fn failed(path: &Path) -> impl Fn(std::io::Error) -> RuleBookError {
+    move |source| RuleBookError::Read { path: path.to_owned(), source }
 }

@@ -5,7 +5,7 @@ use std::{path::Path, sync::Arc};
 
 use chrono::DateTime;
 use companyos_schemas::Stream;
-use companyos_sigma::Refused;
+use companyos_sigma::{CheckEntry, Refused};
 use companyos_stream::{ShardOperator, StreamError, TailRows};
 use serde_json::Value;
 
@@ -32,12 +32,20 @@ pub struct Report {
     pub rules: Vec<RuleMeta>,
     /// What was left out, and why.
     pub refused: Vec<Refused>,
+    /// Every document: where it stands, whether it loads, and the fields it needs.
+    pub checked: Vec<CheckEntry>,
+}
+
+impl Report {
+    /// What is in a rule set.
+    pub fn of(book: &RuleBook) -> Self {
+        Self { rules: book.rules(), refused: book.refused().to_vec(), checked: book.checked().to_vec() }
+    }
 }
 
 /// Loads a rule, a folder of rules or a rule set and says what is in it.
 pub fn check(path: &Path) -> Result<Report, RuleBookError> {
-    let book = RuleBook::load(path)?;
-    Ok(Report { rules: book.rules(), refused: book.refused().to_vec() })
+    Ok(Report::of(&RuleBook::load(path)?))
 }
 
 /// Runs events through a fresh operator, in their order, and returns its findings, those suppressed

@@ -196,7 +196,7 @@ fn is_ocsf_integer(name: &str) -> bool {
     known && is_integer(name)
 }
 
-fn is_table_column(name: &str) -> bool {
+pub(crate) fn is_table_column(name: &str) -> bool {
     // The class that events are exported with is the mapper's, so rules see that one too.
     name != "class_uid"
         && (Stream::SecuritySignals.field_index(name).is_some()

@@ -9,6 +9,7 @@ mod authenticity;
 mod columns;
 mod error;
 mod extract;
+mod known;
 mod mapping;
 mod ocsf;
 mod row;
@@ -23,6 +24,7 @@ pub use authenticity::{
 };
 pub use error::OcsfError;
 pub use extract::{Extracted, Extractor, Logsource};
+pub use known::{is_contract_field, is_known_field};
 pub use mapping::{OCSF_VERSION, class};
 pub use ocsf::to_ocsf;
 pub use row::{SignalColumns, SignalRow};

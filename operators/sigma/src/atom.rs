@@ -151,8 +151,18 @@ impl Node {
         }
     }
 
+    /// Every atom in it, as often as it is there.
+    pub fn atoms(&self, each: &mut impl FnMut(u32)) {
+        match self {
+            Node::Hit(atom) => each(*atom),
+            Node::And(nodes) | Node::Or(nodes) | Node::AtLeast(_, nodes) => nodes.iter().for_each(|n| n.atoms(each)),
+            Node::Not(node) => node.atoms(each),
+            Node::Null(_) | Node::Ref(_) => {}
+        }
+    }
+
     /// Atoms of which at least one is hit whenever the condition holds, chosen to be hit as rarely as possible.
-    pub fn triggers(&self, rarity: &impl Fn(u32) -> u32) -> Option<Vec<u32>> {
+    pub fn triggers<R: Ord>(&self, rarity: &impl Fn(u32) -> R) -> Option<Vec<u32>> {
         let union = |nodes: &[Node]| -> Option<Vec<u32>> {
             let sets: Option<Vec<Vec<u32>>> = nodes.iter().map(|n| n.triggers(rarity)).collect();
             let mut all = sets?.concat();

@@ -7,6 +7,9 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use crate::correlation::{CorrelationSet, Spec};
+use crate::correlator_state::{
+    Changes, CorrelatorHead, CorrelatorPart, Part, Place, VERSION, group_key, held_key, place,
+};
 use crate::group::{Group, Item, Window};
 
 /// How patient and how large a correlator is.
@@ -70,37 +73,8 @@ pub struct CorrelatorStats {
     pub overflowed: u64,
 }
 
-/// State to be stored. Made of plain structs and sequences only, so that any serde format can hold it.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct CorrelatorState {
-    version: u32,
-    watermark_us: i64,
-    groups: Vec<StoredGroup>,
-    held: Vec<StoredItem>,
-    stats: CorrelatorStats,
-}
-
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-struct StoredGroup {
-    correlation: String,
-    definition: String,
-    scope: String,
-    group: Vec<String>,
-    state: Group,
-}
-
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-struct StoredItem {
-    correlation: String,
-    definition: String,
-    scope: String,
-    group: Vec<String>,
-    item: Item,
-}
-
-const VERSION: u32 = 1;
-
-type GroupKey = (u32, String, Vec<String>);
+pub(crate) type GroupKey = (u32, String, Vec<String>);
+pub(crate) type HeldKey = (i64, String, GroupKey, u16);
 
 /// Follows matches over time.
 #[derive(Debug)]
@@ -109,8 +83,9 @@ pub struct Correlator {
     config: CorrelatorConfig,
     watermark_us: i64,
     groups: BTreeMap<GroupKey, Group>,
-    held: BTreeMap<(i64, String, GroupKey, u16), Item>,
+    held: BTreeMap<HeldKey, Item>,
     stats: CorrelatorStats,
+    changes: Changes,
 }
 
 impl Correlator {
@@ -123,6 +98,7 @@ impl Correlator {
             groups: BTreeMap::new(),
             held: BTreeMap::new(),
             stats: CorrelatorStats::default(),
+            changes: Changes::default(),
         }
     }
 
@@ -154,7 +130,9 @@ impl Correlator {
             };
             let key = (*correlation, scope.to_owned(), group);
             if self.config.hold_us > 0 {
-                self.held.insert((event_time_us, event.to_owned(), key, *input), item);
+                let key = (event_time_us, event.to_owned(), key, *input);
+                self.changes.held.insert(key.clone());
+                self.held.insert(key, item);
             } else {
                 hits.extend(self.apply(key, item));
             }
@@ -177,70 +155,90 @@ impl Correlator {
         for (key, group) in &mut self.groups {
             let spec = &set.specs[key.0 as usize];
             if spec.deferred {
+                let before = group.items.len();
                 closed.extend(group.closed(spec, horizon).into_iter().map(|window| (key.clone(), window)));
+                if group.items.len() < before {
+                    self.changes.groups.insert(key.clone());
+                }
             }
         }
         for (key, window) in closed {
             let hit = self.hit(&key, window);
             hits.extend(self.chain(hit));
         }
+        let changes = &mut self.changes.groups;
         self.groups.retain(|key, group| {
-            group.expire(&set.specs[key.0 as usize], horizon);
+            if group.expire(&set.specs[key.0 as usize], horizon) {
+                changes.insert(key.clone());
+            }
             !group.is_empty()
         });
         hits
     }
 
-    /// The state, to be stored and given to [`Correlator::restore`].
-    pub fn state(&self) -> CorrelatorState {
-        let names = |correlation: u32| {
-            let at = correlation as usize;
-            (self.set.correlations()[at].key().to_owned(), self.set.specs[at].definition.clone())
-        };
-        let groups = self.groups.iter().map(|((at, scope, group), state)| {
-            let (correlation, definition) = names(*at);
-            StoredGroup { correlation, definition, scope: scope.clone(), group: group.clone(), state: state.clone() }
-        });
-        let held = self.held.iter().map(|((_, _, (at, scope, group), _), item)| {
-            let (correlation, definition) = names(*at);
-            StoredItem { correlation, definition, scope: scope.clone(), group: group.clone(), item: item.clone() }
-        });
-        CorrelatorState {
-            version: VERSION,
-            watermark_us: self.watermark_us,
-            groups: groups.collect(),
-            held: held.collect(),
-            stats: self.stats.clone(),
+    /// The part of the state there is one of.
+    pub fn head(&self) -> CorrelatorHead {
+        CorrelatorHead { version: VERSION, watermark_us: self.watermark_us, stats: self.stats.clone() }
+    }
+
+    /// Every other part, by key.
+    pub fn parts(&self) -> impl Iterator<Item = (String, CorrelatorPart)> {
+        let groups = self.groups.iter().map(|(key, group)| (group_key(&self.set, key), Part::Group(group.clone())));
+        let held = self.held.iter().map(|(key, item)| (held_key(&self.set, key), Part::Held(item.clone())));
+        groups.chain(held).map(|(key, part)| (key, CorrelatorPart(part)))
+    }
+
+    /// The parts that changed since the last call; nothing where a part is gone.
+    pub fn take_changes(&mut self) -> Vec<(String, Option<CorrelatorPart>)> {
+        let Changes { groups, held, orphans } = std::mem::take(&mut self.changes);
+        let groups = groups
+            .iter()
+            .map(|key| (group_key(&self.set, key), self.groups.get(key).map(|group| Part::Group(group.clone()))));
+        let held =
+            held.iter().map(|key| (held_key(&self.set, key), self.held.get(key).map(|item| Part::Held(item.clone()))));
+        let gone = orphans.into_iter().map(|key| (key, None));
+        gone.chain(groups).chain(held).map(|(key, part)| (key, part.map(CorrelatorPart))).collect()
+    }
+
+    /// Goes on from a stored head; its parts are [`put`](Self::put) next. `false`, and nothing is taken, if another
+    /// version of this library wrote it: its parts would be misread.
+    pub fn restore_head(&mut self, head: CorrelatorHead) -> bool {
+        if head.version != VERSION {
+            return false;
+        }
+        (self.watermark_us, self.stats) = (head.watermark_us, head.stats);
+        true
+    }
+
+    /// Takes back one stored part, or forgets it where there is none any more. The part of a correlation that is gone
+    /// or whose definition changed is left out, and told as gone with the next changes.
+    pub fn put(&mut self, key: &str, part: Option<CorrelatorPart>) {
+        match (place(&self.set, key), part.map(|part| part.0)) {
+            (Some(Place::Group(key)), Some(Part::Group(group))) => drop(self.groups.insert(key, group)),
+            (Some(Place::Held(key)), Some(Part::Held(item))) => drop(self.held.insert(key, item)),
+            (Some(Place::Group(key)), None) => drop(self.groups.remove(&key)),
+            (Some(Place::Held(key)), None) => drop(self.held.remove(&key)),
+            (_, Some(_)) => drop(self.changes.orphans.insert(key.to_owned())),
+            (None, None) => drop(self.changes.orphans.remove(key)),
         }
     }
 
-    /// Goes on from a stored state. Correlations are found by key; the state of one that is gone or whose definition
-    /// changed is left out, as is the state of another version of this library.
-    pub fn restore(set: Arc<CorrelationSet>, config: CorrelatorConfig, state: CorrelatorState) -> Correlator {
-        let mut correlator = Correlator::new(set, config);
-        if state.version != VERSION {
-            return correlator;
+    /// The same state under another set: what is unchanged in it goes on, and so does what is still to be told as
+    /// changed.
+    pub fn reload(&mut self, set: Arc<CorrelationSet>, config: CorrelatorConfig) {
+        let mut fresh = Correlator::new(set, config);
+        (fresh.watermark_us, fresh.stats) = (self.watermark_us, self.stats.clone());
+        for (key, part) in self.parts() {
+            fresh.put(&key, Some(part));
         }
-        let set = Arc::clone(&correlator.set);
-        let find = |key: &str, definition: &str| {
-            let at = set.correlations().iter().position(|c| c.key() == key)?;
-            (set.specs[at].definition == definition).then_some(at as u32)
-        };
-        correlator.watermark_us = state.watermark_us;
-        correlator.stats = state.stats;
-        for stored in state.groups {
-            if let Some(at) = find(&stored.correlation, &stored.definition) {
-                correlator.groups.insert((at, stored.scope, stored.group), stored.state);
+        for (key, _) in self.take_changes() {
+            match place(&fresh.set, &key) {
+                Some(Place::Group(key)) => drop(fresh.changes.groups.insert(key)),
+                Some(Place::Held(key)) => drop(fresh.changes.held.insert(key)),
+                None => drop(fresh.changes.orphans.insert(key)),
             }
         }
-        for stored in state.held {
-            if let Some(at) = find(&stored.correlation, &stored.definition) {
-                let item = stored.item;
-                let key = (item.time_us, item.event.clone(), (at, stored.scope, stored.group), item.input);
-                correlator.held.insert(key, item);
-            }
-        }
-        correlator
+        *self = fresh;
     }
 
     /// What is held and what was left out.
@@ -264,7 +262,9 @@ impl Correlator {
             if entry.key().0 > ready {
                 break;
             }
-            let ((_, _, key, _), item) = entry.remove_entry();
+            let (held, item) = entry.remove_entry();
+            let key = held.2.clone();
+            self.changes.held.insert(held);
             hits.extend(self.apply(key, item));
         }
         hits
@@ -277,6 +277,9 @@ impl Correlator {
         let time = item.time_us;
         if !group.insert(item) {
             return Vec::new();
+        }
+        if !self.changes.groups.contains(&key) {
+            self.changes.groups.insert(key.clone());
         }
         let windows = if spec.deferred { Vec::new() } else { group.rising(spec, time) };
         let threshold = spec.predicates.iter().map(|(_, n)| *n as usize).max().unwrap_or(0);

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use ahash::AHashMap;
-use aho_corasick::AhoCorasick;
+use aho_corasick::{AhoCorasick, AhoCorasickKind};
 use ipnet::IpNet;
 use regex::{RegexSet, RegexSetBuilder};
 
@@ -76,9 +76,13 @@ pub(crate) struct FieldIndex {
     set: Option<RegexSet>,
     set_atoms: Vec<u32>,
     loose: Vec<(u32, u32)>,
-    nets: Vec<(u8, AHashMap<IpAddr, Vec<u32>>)>,
+    /// By family (true is IPv6) and length of the prefix.
+    nets: Vec<((bool, u8), AHashMap<IpAddr, Vec<u32>>)>,
     numbers: Vec<(Compare, f64, u32)>,
 }
+
+/// Up to so many bytes of patterns the automaton is the fastest kind, whose table takes some 200 times that.
+const DFA_MAX: usize = 256 << 10;
 
 /// Marks what was already found for the value at hand.
 #[derive(Debug, Default)]
@@ -147,11 +151,11 @@ impl FieldIndex {
                 }
             }
             Test::Cidr(net) => {
-                let len = net.prefix_len() + if net.addr().is_ipv6() { 128 } else { 0 };
-                let at = match self.nets.iter().position(|(l, _)| *l == len) {
+                let kind = (net.addr().is_ipv6(), net.prefix_len());
+                let at = match self.nets.iter().position(|(k, _)| *k == kind) {
                     Some(at) => at,
                     None => {
-                        self.nets.push((len, AHashMap::new()));
+                        self.nets.push((kind, AHashMap::new()));
                         self.nets.len() - 1
                     }
                 };
@@ -216,10 +220,11 @@ impl FieldIndex {
     fn networks(&self, address: IpAddr, found: &mut Found) {
         // `::ffff:10.0.0.1` is 10.0.0.1.
         let address = address.to_canonical();
-        let shift = if address.is_ipv6() { 128 } else { 0 };
-        for (len, nets) in &self.nets {
-            let Some(prefix) = len.checked_sub(shift) else { continue };
-            let Ok(net) = IpNet::new(address, prefix) else { continue };
+        for ((ipv6, prefix), nets) in &self.nets {
+            if *ipv6 != address.is_ipv6() {
+                continue;
+            }
+            let Ok(net) = IpNet::new(address, *prefix) else { continue };
             for atom in nets.get(&net.network()).into_iter().flatten() {
                 found.hit(*atom);
             }
@@ -280,7 +285,8 @@ impl Texts {
         self.uses = uses;
         if !patterns.is_empty() {
             // Only fails beyond 2^31 patterns; then nothing of them is found, which `finish` cannot say.
-            self.automaton = AhoCorasick::new(&patterns).ok();
+            let small = patterns.iter().map(String::len).sum::<usize>() <= DFA_MAX;
+            self.automaton = AhoCorasick::builder().kind(small.then_some(AhoCorasickKind::DFA)).build(&patterns).ok();
         }
     }
 

@@ -100,13 +100,15 @@ impl Group {
         self.fired.push((start_us, end_us));
     }
 
-    /// Forgets what no event from `horizon` on can change.
-    pub fn expire(&mut self, spec: &Spec, horizon: i64) {
+    /// Forgets what no event from `horizon` on can change, and says whether there was any.
+    pub fn expire(&mut self, spec: &Spec, horizon: i64) -> bool {
+        let before = (self.fired.len(), self.items.len());
         self.fired.retain(|(_, to)| *to > horizon);
         if !spec.deferred {
             let old = self.items.partition_point(|i| i.time_us <= horizon.saturating_sub(spec.timespan_us));
             self.items.drain(..old);
         }
+        (self.fired.len(), self.items.len()) != before
     }
 
     pub fn is_empty(&self) -> bool {

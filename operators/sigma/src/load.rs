@@ -10,6 +10,8 @@ use regex::Regex;
 use rsigma_parser::{CorrelationRule, FilterRule, SigmaCollection, SigmaRule, parse_sigma_yaml};
 use serde::Serialize;
 
+use crate::nested::nested_value;
+
 /// A rule that was not taken, and why.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, thiserror::Error)]
 pub struct Refused {
@@ -179,9 +181,17 @@ impl Loaded {
             file: place.file.clone(),
             line: Some(error_line(&place, &reason)),
             id: top_level(doc, "id"),
-            title: top_level(doc, "title"),
-            reason,
+            // What the document does not say itself, the one it completes may.
+            title: [doc].iter().chain(before.iter().rev()).find_map(|d| top_level(d, "title")),
+            reason: explained(&reason),
         };
+        if let Some(name) = nested_value(doc) {
+            self.refused.push(Refused {
+                line: Some(place.line_of(&name)),
+                ..refuse(format!("'{name}' has a list or a map among its values"))
+            });
+            return;
+        }
         // What the documents before this one yield on their own is subtracted; the last document's rule remains.
         let skip = if before.is_empty() { Ok(SigmaCollection::new()) } else { parse_sigma_yaml(&join(before)) };
         let mut all = before.to_vec();
@@ -248,6 +258,28 @@ fn action(doc: &str) -> Option<&str> {
     Some(value.split(" #").next().unwrap_or("").trim().trim_matches(['\'', '"']))
 }
 
+/// A parser's message in one line. For conditions it draws a picture; what people get wrong there is told in words.
+fn explained(message: &str) -> String {
+    let shown = |line: &'_ str| {
+        let (number, text) = line.split_once(" | ")?;
+        number.trim().parse::<u32>().is_ok().then(|| text.to_owned())
+    };
+    let Some(condition) = message.lines().find_map(shown).filter(|_| message.starts_with("Condition")) else {
+        return message.lines().map(str::trim).collect::<Vec<_>>().join(" ");
+    };
+    if let Some((_, aggregation)) = condition.split_once('|') {
+        let aggregation = aggregation.trim();
+        return format!("'| {aggregation}' is the old form of correlations: write a correlation instead");
+    }
+    let mut words = condition.split(|c: char| !c.is_alphanumeric() && c != '_');
+    if let Some(word) = words.find(|w| ["AND", "OR", "NOT", "OF", "THEM", "ALL", "ANY"].contains(w)) {
+        return format!("'{word}' in the condition has to be written in lower case");
+    }
+    let expected = message.lines().find_map(|line| line.trim().strip_prefix("= ")).unwrap_or("not a condition");
+    let at = message.split("--> 1:").nth(1).and_then(|rest| rest.lines().next()).unwrap_or("1");
+    format!("the condition '{condition}' cannot be read from column {at} on: {expected}")
+}
+
 /// The best line for a parser's message: the one it names, else that of the word it quotes, else the document's.
 fn error_line(place: &Place, reason: &str) -> u32 {
     if reason.starts_with("Condition") {
@@ -306,6 +338,34 @@ mod tests {
         assert!(loaded.refused[0].line.is_some_and(|l| l >= 10), "{:?}", loaded.refused);
         let bad = RULE.replace("condition: sel", "condition: sel and (");
         assert_eq!(Loaded::from_text("x.yml", &bad).refused[0].line, Some(7));
+    }
+
+    #[test]
+    fn what_is_wrong_with_a_condition_is_one_line_of_words() {
+        let refused = |condition: &str| {
+            let text = RULE.replace("condition: sel", &format!("condition: {condition}"));
+            let loaded = Loaded::from_text("x.yml", &text);
+            (loaded.refused[0].line, loaded.refused[0].reason.clone())
+        };
+        for (condition, reason) in [
+            (
+                "sel | count() by ip > 5",
+                "'| count() by ip > 5' is the old form of correlations: write a correlation instead",
+            ),
+            ("sel |near sel", "'| near sel' is the old form of correlations: write a correlation instead"),
+            ("sel AND sel", "'AND' in the condition has to be written in lower case"),
+        ] {
+            assert_eq!(refused(condition), (Some(7), reason.to_owned()));
+        }
+        let (line, reason) = refused("sel and (sel");
+        assert_eq!(line, Some(7));
+        assert!(
+            reason.starts_with("the condition 'sel and (sel' cannot be read from column 1") && !reason.contains('\n'),
+            "{reason}"
+        );
+        // A document that only completes another is called by that one's title.
+        let text = "action: global\ntitle: G\nlogsource: {}\ndetection: {condition: a | near b}\n---\ndetection: {a: {f: 1}}\n";
+        assert_eq!(Loaded::from_text("x.yml", text).refused[0].title.as_deref(), Some("G"));
     }
 
     #[test]

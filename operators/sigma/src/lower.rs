@@ -117,8 +117,9 @@ impl Lowering<'_> {
             if shaping.exists {
                 let present = match value {
                     SigmaValue::Bool(yes) => *yes,
-                    SigmaValue::String(s) if s.original.eq_ignore_ascii_case("true") => true,
-                    SigmaValue::String(s) if s.original.eq_ignore_ascii_case("false") => false,
+                    // `yes` and `no` are booleans in the YAML that many rules were written for.
+                    SigmaValue::String(s) if is_one_of(&s.original, ["true", "yes", "on"]) => true,
+                    SigmaValue::String(s) if is_one_of(&s.original, ["false", "no", "off"]) => false,
                     _ => return refuse(&about, "exists wants true or false"),
                 };
                 each.push(if present { absent().not() } else { absent() });
@@ -220,6 +221,10 @@ impl Lowering<'_> {
     }
 }
 
+fn is_one_of(text: &str, words: [&str; 3]) -> bool {
+    words.iter().any(|word| text.eq_ignore_ascii_case(word))
+}
+
 /// A number or boolean as columns spell it.
 fn scalar_text(value: &SigmaValue) -> String {
     match value {
@@ -295,7 +300,8 @@ fn for_each_expanded(
     let mut done = vec![String::new()];
     let mut rest = text.original.as_str();
     while let Some(at) = rest.find('%') {
-        if rest[..at].ends_with('\\') {
+        // After an even number of backslashes those are escaped, and the sign is not.
+        if rest[..at].bytes().rev().take_while(|b| *b == b'\\').count() % 2 == 1 {
             done.iter_mut().for_each(|d| {
                 d.push_str(&rest[..at - 1]);
                 d.push('%');

@@ -3,6 +3,8 @@
 //! Each column's distinct values are tested once; a row then only looks at the rules of which something it needs was
 //! found in that row, and at the few that can match without any text being there. So cost grows with the data.
 
+use std::cmp::Reverse;
+
 use ahash::AHashMap;
 use arrow::array::{Array, ArrayRef, AsArray, BooleanArray, Float64Array, Int64Array, ListArray, StringArray};
 use arrow::compute::cast;
@@ -70,6 +72,9 @@ pub struct RuleSet {
     /// By log source, the rules to look at in every row.
     always: Vec<Vec<u32>>,
 }
+
+/// A text shorter than this is often there by chance.
+const SHORT: u32 = 4;
 
 /// The rules that matched, in order of index.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -161,7 +166,25 @@ impl RuleSet {
             self.indexes[*field as usize].add(atom as u32, test);
         }
         self.indexes.iter_mut().for_each(FieldIndex::finish);
-        let rarity: Vec<u32> = atoms.tests.iter().map(|(_, test)| FieldIndex::rarity(test)).collect();
+        // What many rules ask for is common (the name of a shell, say), however long it is; and each hit of it would
+        // have all those rules looked at.
+        let mut used = vec![0u32; atoms.tests.len()];
+        for node in &self.nodes {
+            let mut own = Vec::new();
+            node.atoms(&mut |atom| own.push(atom));
+            own.sort_unstable();
+            own.dedup();
+            own.into_iter().for_each(|atom| used[atom as usize] += 1);
+        }
+        let rarity: Vec<_> = atoms
+            .tests
+            .iter()
+            .zip(used)
+            .map(|((_, test), used)| {
+                let length = FieldIndex::rarity(test);
+                (length >= SHORT, Reverse(used), length)
+            })
+            .collect();
         self.triggers = vec![Vec::new(); atoms.tests.len()];
         self.always = vec![Vec::new(); self.sources.len()];
         for (rule, node) in self.nodes.iter().enumerate() {

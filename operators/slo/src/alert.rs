@@ -9,7 +9,7 @@ pub(crate) struct Alert {
     pub started: i64,
     /// Whether it has fired.
     pub firing: bool,
-    /// Since when the short window has been below the threshold.
+    /// Since when the short window has not met the condition.
     below_since: Option<i64>,
 }
 
@@ -33,8 +33,8 @@ pub(crate) struct Seen {
     pub now: i64,
     /// The condition holds over both windows.
     pub breach: bool,
-    /// The short window is below the threshold.
-    pub below: bool,
+    /// Whether the short window does not meet it; unknown while it has no events.
+    pub over: Option<bool>,
     pub pending_for: i64,
     pub resolve_after: i64,
 }
@@ -57,14 +57,17 @@ pub(crate) fn step(alert: &mut Option<Alert>, seen: Seen) -> Vec<Change> {
         }
         return changes;
     }
-    if seen.below {
-        let since = *on.below_since.get_or_insert(seen.now);
-        if seen.now - since >= seen.resolve_after {
-            *alert = None;
-            changes.push(Change::Resolved);
+    match seen.over {
+        Some(true) => {
+            let since = *on.below_since.get_or_insert(seen.now);
+            if seen.now - since >= seen.resolve_after {
+                *alert = None;
+                changes.push(Change::Resolved);
+            }
         }
-    } else {
-        on.below_since = None;
+        Some(false) => on.below_since = None,
+        // Silence is no recovery: it takes an event after the hold to end it.
+        None => {}
     }
     changes
 }
@@ -76,8 +79,9 @@ mod tests {
     #[test]
     fn an_alert_waits_to_fire_and_flapping_does_not_end_it() {
         let mut alert = None;
-        let mut at =
-            |now, breach| step(&mut alert, Seen { now, breach, below: !breach, pending_for: 60, resolve_after: 300 });
+        let mut at = |now, breach| {
+            step(&mut alert, Seen { now, breach, over: Some(!breach), pending_for: 60, resolve_after: 300 })
+        };
         assert_eq!(at(0, false), []);
         assert_eq!(at(10, true), [Change::Pending]);
         assert_eq!(at(40, false), [Change::Cleared]);
@@ -90,5 +94,20 @@ mod tests {
         assert_eq!(at(510, false), []);
         assert_eq!(at(809, false), []);
         assert_eq!(at(810, false), [Change::Resolved]);
+    }
+
+    #[test]
+    fn silence_resolves_nothing() {
+        let mut alert = None;
+        let mut at =
+            |now, breach, over| step(&mut alert, Seen { now, breach, over, pending_for: 0, resolve_after: 300 });
+        assert_eq!(at(0, true, Some(false)), [Change::Pending, Change::Firing]);
+        assert_eq!(at(100, false, Some(true)), []);
+        assert_eq!(at(300, false, None), []);
+        assert_eq!(at(900, false, None), []);
+        assert_eq!(at(1000, true, Some(false)), [], "still bad when it is heard of again");
+        assert_eq!(at(1100, false, Some(true)), []);
+        assert_eq!(at(9000, false, None), []);
+        assert_eq!(at(9001, false, Some(true)), [Change::Resolved]);
     }
 }

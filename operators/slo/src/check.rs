@@ -25,6 +25,8 @@ pub struct CheckedObject {
     pub file: String,
     /// Document in it.
     pub document: usize,
+    /// Line it begins at.
+    pub line: Option<usize>,
     /// Kind.
     pub kind: String,
     /// Name.
@@ -53,6 +55,7 @@ pub fn check_path(path: &Path) -> CheckReport {
     let loaded = report.loaded.iter().map(|l| CheckedObject {
         file: l.origin.file.display().to_string(),
         document: l.origin.document,
+        line: l.origin.line,
         kind: l.object.kind().to_owned(),
         name: l.object.metadata().name.clone(),
     });
@@ -76,34 +79,38 @@ impl CheckReport {
         self.refused.is_empty() && !self.loaded.is_empty()
     }
 
-    /// As a table for people.
+    /// As a table for people: a line for each object, in the order of files. An SLO `runs`; what it
+    /// is made of is `loaded`; what is `refused` has the line and the field at fault.
     pub fn table(&self) -> String {
         let mut table = Table::new();
         table.load_preset(UTF8_BORDERS_ONLY).set_content_arrangement(ContentArrangement::Dynamic);
         table.set_header(["file", "kind", "name", "result", "field", "reason"]);
-        for object in &self.loaded {
-            let refused = self.refused.iter().any(|r| {
-                r.kind.as_deref() == Some(&object.kind)
-                    && r.name.as_deref() == Some(&object.name)
-                    && r.origin.document == object.document
-                    && r.origin.file.display().to_string() == object.file
-            });
-            if !refused {
-                table.add_row([object.file.as_str(), &object.kind, &object.name, "loaded", "", ""]);
-            }
+        let mut lines = Vec::new();
+        for object in self.loaded.iter().filter(|object| !self.refused.iter().any(|r| object.is(r))) {
+            let result = if object.kind == "SLO" { "runs" } else { "loaded" };
+            let cells = [object.kind.as_str(), &object.name, result, "", ""];
+            lines.push((object.file.clone(), object.document, object.line, cells.map(str::to_owned)));
         }
         for refused in &self.refused {
-            let line = refused.origin.line.map(|l| format!(":{l}")).unwrap_or_default();
-            table.add_row([
-                format!("{}{line}", refused.origin.file.display()).as_str(),
-                refused.kind.as_deref().unwrap_or("?"),
-                refused.name.as_deref().unwrap_or("?"),
-                "refused",
-                &refused.field,
-                &refused.reason,
-            ]);
+            let (kind, name) = (refused.kind.as_deref().unwrap_or("?"), refused.name.as_deref().unwrap_or("?"));
+            let cells = [kind, name, "refused", &refused.field, &refused.reason];
+            let file = refused.origin.file.display().to_string();
+            lines.push((file, refused.origin.document, refused.origin.line, cells.map(str::to_owned)));
         }
-        table.to_string()
+        lines.sort();
+        for (file, _, line, cells) in lines {
+            let line = line.map(|l| format!(":{l}")).unwrap_or_default();
+            table.add_row(std::iter::once(format!("{file}{line}")).chain(cells));
+        }
+        let objects = self.loaded.iter().filter(|object| !self.refused.iter().any(|r| object.is(r))).count();
+        format!("{table}\n{objects} loaded, {} objectives run, {} refused", self.runnable.len(), self.refused.len())
+    }
+}
+
+impl CheckedObject {
+    /// Whether something was refused in this object.
+    fn is(&self, refused: &Refused) -> bool {
+        refused.origin.document == self.document && refused.origin.file.display().to_string() == self.file
     }
 }
 

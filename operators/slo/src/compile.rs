@@ -2,30 +2,22 @@
 
 use std::collections::HashMap;
 
-use arrow::{
-    array::{Array, AsArray, Float64Array, RecordBatch},
-    datatypes::DataType,
-};
 use companyos_schemas::Stream;
-use datafusion::common::DataFusionError;
-use serde::Deserialize;
 use serde_yaml_ng::Value;
 use sha2::{Digest, Sha256};
 
 use crate::{
     duration::{Shorthand, Window},
     error::{Fault, FieldFault, Origin, Refused},
-    expr::RowExpr,
-    load::{LoadReport, slice_minutes},
+    load::LoadReport,
+    measure::Measure,
     openslo::{
-        AlertConditionSpec, AlertPolicySpec, ConditionItem, Document, Metric, Object, Objective, PolicyItem, SliSpec,
-        SloSpec, TargetItem,
+        AlertConditionSpec, AlertPolicySpec, ConditionItem, Document, Object, Objective, PolicyItem, SliSpec, SloSpec,
+        TargetItem,
     },
-    policy::{Rule, Severity, default_rules},
+    policy::{Op, Rule, Severity, default_rules},
+    validate::slice_minutes,
 };
-
-/// The type of data source that reads our own streams.
-pub const SOURCE_TYPE: &str = "companyos";
 
 /// Longest window of an error budget, in minutes: what state is kept for.
 pub const LONGEST_WINDOW: i64 = 366 * 1440 + 1440;
@@ -93,28 +85,6 @@ pub struct CompileReport {
     pub refused: Vec<Refused>,
 }
 
-#[derive(Debug, Clone)]
-pub(crate) enum Measure {
-    Ratio { part: Side, bad: bool, total: Side },
-    Raw { failure: bool, side: Side, weight: Option<RowExpr> },
-    Threshold { op: Op, limit: f64, side: Side, weight: Option<RowExpr> },
-}
-
-/// Rows that count, and by how much: 1 without an expression.
-#[derive(Debug, Clone)]
-pub(crate) struct Side {
-    filter: Option<RowExpr>,
-    value: Option<RowExpr>,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub(crate) enum Op {
-    Lt,
-    Lte,
-    Gt,
-    Gte,
-}
-
 /// Compiles every SLO of a report. References are resolved within the report.
 pub fn compile(report: &LoadReport) -> CompileReport {
     let objects = Objects::new(report);
@@ -125,7 +95,7 @@ pub fn compile(report: &LoadReport) -> CompileReport {
             match objects.slo(document, index, &loaded.origin) {
                 Ok(slo) => out.slos.push(slo),
                 Err(fault) => {
-                    out.refused.push(fault.at(&loaded.origin, "SLO", &document.metadata.name));
+                    out.refused.push(loaded.fault(fault));
                     break;
                 }
             }
@@ -134,7 +104,8 @@ pub fn compile(report: &LoadReport) -> CompileReport {
     out
 }
 
-struct Objects<'a>(HashMap<(&'static str, &'a str), &'a Object>);
+/// Objects by kind and name.
+pub(crate) struct Objects<'a>(HashMap<(&'static str, &'a str), &'a Object>);
 
 impl<'a> Objects<'a> {
     fn new(report: &'a LoadReport) -> Self {
@@ -142,7 +113,7 @@ impl<'a> Objects<'a> {
         Self(report.loaded.iter().map(|l| (key(&l.object), &l.object)).collect())
     }
 
-    fn get(&self, kind: &'static str, name: &str, field: &str) -> Result<&'a Object, FieldFault> {
+    pub(crate) fn get(&self, kind: &'static str, name: &str, field: &str) -> Result<&'a Object, FieldFault> {
         let missing = || FieldFault::new(field, Fault::Unresolved, format!("there is no {kind} named {name:?}"));
         self.0.get(&(kind, name)).copied().ok_or_else(missing)
     }
@@ -209,25 +180,30 @@ impl<'a> Objects<'a> {
         }
         slo.notify_no_data = false;
         for (i, item) in items.iter().enumerate() {
-            let at = format!("spec.alertPolicies[{i}]");
-            let policy: &Document<AlertPolicySpec> = match item {
-                PolicyItem::Inline(policy) => policy,
-                PolicyItem::Ref(name) => match self.get("AlertPolicy", name, &at)? {
-                    Object::AlertPolicy(policy) => policy,
-                    _ => return Err(FieldFault::new(at, Fault::Unresolved, "is not an AlertPolicy")),
+            let place = format!("spec.alertPolicies[{i}]");
+            let (policy, at): (&Document<AlertPolicySpec>, String) = match item {
+                PolicyItem::Inline(policy) => (policy, format!("{place}.spec")),
+                PolicyItem::Ref(name) => match self.get("AlertPolicy", name, &place)? {
+                    Object::AlertPolicy(policy) => (policy, format!("{place}({name}).spec")),
+                    _ => return Err(FieldFault::new(place, Fault::Unresolved, "is not an AlertPolicy")),
                 },
             };
             slo.notify_no_data |= policy.spec.alert_when_no_data.unwrap_or(false);
             for (k, condition) in policy.spec.conditions.iter().enumerate() {
-                let at = format!("{at}.conditions[{k}]");
-                let condition: &Document<AlertConditionSpec> = match condition {
-                    ConditionItem::Inline(condition) => condition,
-                    ConditionItem::Ref(name) => match self.get("AlertCondition", name, &at)? {
-                        Object::AlertCondition(condition) => condition,
-                        _ => return Err(FieldFault::new(at, Fault::Unresolved, "is not an AlertCondition")),
+                let place = format!("{at}.conditions[{k}]");
+                let (condition, at): (&Document<AlertConditionSpec>, String) = match condition {
+                    ConditionItem::Inline(condition) => (condition, format!("{place}.spec.condition")),
+                    ConditionItem::Ref(name) => match self.get("AlertCondition", name, &place)? {
+                        Object::AlertCondition(condition) => (condition, format!("{place}({name}).spec.condition")),
+                        _ => return Err(FieldFault::new(place, Fault::Unresolved, "is not an AlertCondition")),
                     },
                 };
-                slo.rules.push(rule(policy, condition, &at)?);
+                let rule = rule(policy, condition, &at)?;
+                if slo.rules.iter().any(|r| (&r.policy, &r.condition) == (&rule.policy, &rule.condition)) {
+                    let reason = format!("policy {:?} has condition {:?} already", rule.policy, rule.condition);
+                    return Err(FieldFault::new(place, Fault::Duplicate, reason));
+                }
+                slo.rules.push(rule);
             }
             for (k, target) in policy.spec.notification_targets.iter().enumerate() {
                 let name = match target {
@@ -244,108 +220,6 @@ impl<'a> Objects<'a> {
         }
         Ok(())
     }
-
-    fn measure(
-        &self,
-        sli: &SliSpec,
-        objective: &Objective,
-        at: &str,
-        index: usize,
-    ) -> Result<(Stream, Measure), FieldFault> {
-        if let Some(metric) = &sli.threshold_metric {
-            let at = format!("{at}.thresholdMetric");
-            let source = self.source(metric, &at, &["value", "total"])?;
-            let op = match objective.op.as_deref() {
-                Some("lt") => Op::Lt,
-                Some("lte") => Op::Lte,
-                Some("gt") => Op::Gt,
-                Some("gte") => Op::Gte,
-                _ => {
-                    let field = format!("spec.objectives[{index}].op");
-                    return Err(FieldFault::invalid(field, "is needed with a thresholdMetric"));
-                }
-            };
-            let limit = objective.value.ok_or_else(|| {
-                FieldFault::invalid(format!("spec.objectives[{index}].value"), "is needed with a thresholdMetric")
-            })?;
-            let side = source.side("value", &["value"], Some("value"), true)?;
-            let weight = source.expr("total", false)?;
-            return Ok((source.stream, Measure::Threshold { op, limit, side, weight }));
-        }
-        let Some(ratio) = &sli.ratio_metric else {
-            return Err(FieldFault::invalid(format!("{at}.ratioMetric"), "or thresholdMetric is needed"));
-        };
-        let at = format!("{at}.ratioMetric");
-        if let Some(raw) = &ratio.raw {
-            let source = self.source(raw, &format!("{at}.raw"), &["value", "total"])?;
-            let side = source.side("value", &["value"], Some("value"), true)?;
-            let weight = source.expr("total", false)?;
-            let failure = ratio.raw_type.as_deref() == Some("failure");
-            return Ok((source.stream, Measure::Raw { failure, side, weight }));
-        }
-        if ratio.counter == Some(true) {
-            let reason = "true is not supported: the streams carry counts of each event, not running totals";
-            return Err(FieldFault::unsupported(format!("{at}.counter"), reason));
-        }
-        let bad = ratio.bad.is_some();
-        let name = if bad { "bad" } else { "good" };
-        let (Some(part), Some(total)) = (ratio.good.as_ref().or(ratio.bad.as_ref()), &ratio.total) else {
-            return Err(FieldFault::invalid(format!("{at}.total"), "is needed with good or bad"));
-        };
-        let part = self.source(part, &format!("{at}.{name}"), &[name, "value"])?;
-        let total = self.source(total, &format!("{at}.total"), &["total", "value"])?;
-        if part.stream != total.stream {
-            let field = format!("{}.stream", total.at);
-            let reason = format!("{} differs from that of {name}, {}", total.stream, part.stream);
-            return Err(FieldFault::unsupported(field, reason));
-        }
-        let default = if bad { "total - good" } else { "good" };
-        let measure = Measure::Ratio {
-            part: part.side(name, &[name, "value"], Some(default), false)?,
-            bad,
-            total: total.side("total", &["total", "value"], Some("total"), false)?,
-        };
-        Ok((part.stream, measure))
-    }
-
-    fn source(&self, metric: &Metric, at: &str, allowed: &[&str]) -> Result<Source, FieldFault> {
-        let source = &metric.metric_source;
-        let at = format!("{at}.metricSource");
-        let (ty, field) = match (&source.metric_source_ref, &source.source_type) {
-            (_, Some(ty)) => (ty.as_str(), format!("{at}.type")),
-            (Some(name), None) => {
-                let field = format!("{at}.metricSourceRef");
-                match self.get("DataSource", name, &field)? {
-                    Object::DataSource(source) => (source.spec.source_type.as_str(), field),
-                    _ => return Err(FieldFault::new(field, Fault::Unresolved, "is not a DataSource")),
-                }
-            }
-            (None, None) => return Err(FieldFault::invalid(format!("{at}.type"), "or metricSourceRef is needed")),
-        };
-        if !ty.eq_ignore_ascii_case(SOURCE_TYPE) {
-            let reason = format!("data source {ty:?} is not supported; {SOURCE_TYPE} is");
-            return Err(FieldFault::unsupported(field, reason));
-        }
-        let at = format!("{at}.spec");
-        let value = source.spec.as_ref().unwrap_or(&Value::Null);
-        let spec: SourceSpec = serde_path_to_error::deserialize(value).map_err(|e| {
-            let path = match e.path().to_string().as_str() {
-                "." => at.clone(),
-                path => format!("{at}.{path}"),
-            };
-            FieldFault::unsupported(path, e.inner().to_string())
-        })?;
-        let stream: Stream =
-            spec.stream.parse().map_err(|e| FieldFault::invalid(format!("{at}.stream"), format!("{e}")))?;
-        let source = Source { stream, spec, at };
-        for field in ["good", "bad", "total", "value"] {
-            if source.text(field).is_some() && !allowed.contains(&field) {
-                let reason = format!("has no place here; {} have", allowed.join(" and "));
-                return Err(FieldFault::unsupported(format!("{}.{field}", source.at), reason));
-            }
-        }
-        Ok(source)
-    }
 }
 
 /// Annotation: events a long window must hold before an alert fires.
@@ -353,86 +227,12 @@ const MIN_EVENTS: &str = "companyos.io/min-events";
 /// Annotation: time without events after which there is no data.
 const NO_DATA_AFTER: &str = "companyos.io/no-data-after";
 
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct SourceSpec {
-    stream: String,
-    filter: Option<String>,
-    good: Option<String>,
-    bad: Option<String>,
-    total: Option<String>,
-    value: Option<String>,
-}
-
-struct Source {
-    stream: Stream,
-    spec: SourceSpec,
-    at: String,
-}
-
-impl Source {
-    fn text(&self, field: &str) -> Option<&str> {
-        match field {
-            "filter" => self.spec.filter.as_deref(),
-            "good" => self.spec.good.as_deref(),
-            "bad" => self.spec.bad.as_deref(),
-            "total" => self.spec.total.as_deref(),
-            _ => self.spec.value.as_deref(),
-        }
-    }
-
-    fn expr(&self, field: &str, boolean: bool) -> Result<Option<RowExpr>, FieldFault> {
-        let Some(sql) = self.text(field) else { return Ok(None) };
-        RowExpr::plan(self.stream, sql, boolean)
-            .map(Some)
-            .map_err(|e| FieldFault::invalid(format!("{}.{field}", self.at), format!("{sql:?}: {e}")))
-    }
-
-    /// Rows and how much they count: by the first of the fields that is set, else, on SLI metrics,
-    /// by `default`, else by 1 for each row the filter takes.
-    fn side(&self, role: &str, fields: &[&str], default: Option<&str>, needs: bool) -> Result<Side, FieldFault> {
-        let filter = self.expr("filter", true)?;
-        let value = match fields.iter().find(|f| self.text(f).is_some()) {
-            Some(field) => self.expr(field, false)?,
-            None => match default {
-                Some(sql) if self.stream == Stream::SliMetrics => {
-                    let planned = RowExpr::plan(self.stream, sql, false);
-                    Some(planned.map_err(|e| FieldFault::invalid(self.at.clone(), e))?)
-                }
-                _ => None,
-            },
-        };
-        if value.is_none() && (needs || (role != "total" && filter.is_none())) {
-            let or = if needs { "is needed" } else { "or filter is needed" };
-            return Err(FieldFault::invalid(format!("{}.{role}", self.at), or));
-        }
-        Ok(Side { filter, value })
-    }
-}
-
 fn window(spec: &SloSpec) -> Result<Window, FieldFault> {
     let Some(window) = spec.time_window.as_ref().and_then(|w| w.first()) else {
         return Ok(Window::Rolling { minutes: 30 * 1440 });
     };
     let at = "spec.timeWindow[0]";
-    let length = Shorthand::parse(&window.duration).map_err(|e| FieldFault::invalid(format!("{at}.duration"), e))?;
-    let window = match &window.calendar {
-        None => Window::Rolling { minutes: length.minutes() },
-        Some(calendar) => {
-            let formats = ["%Y-%m-%d %H:%M:%S", "%Y-%m-%dT%H:%M:%S", "%Y-%m-%d %H:%M"];
-            let start =
-                formats.iter().find_map(|f| chrono::NaiveDateTime::parse_from_str(&calendar.start_time, f).ok());
-            let start = start.ok_or_else(|| {
-                let reason = format!("{:?} is not a time such as 2022-01-01 12:00:00", calendar.start_time);
-                FieldFault::invalid(format!("{at}.calendar.startTime"), reason)
-            })?;
-            let zone = calendar.time_zone.parse().map_err(|_| {
-                let reason = format!("{:?} is not a time zone of the IANA database", calendar.time_zone);
-                FieldFault::invalid(format!("{at}.calendar.timeZone"), reason)
-            })?;
-            Window::Calendar { start, zone, length }
-        }
-    };
+    let window = Window::new(window, at)?;
     if window.longest() > LONGEST_WINDOW {
         return Err(FieldFault::unsupported(format!("{at}.duration"), "windows longer than a year are not supported"));
     }
@@ -462,7 +262,11 @@ fn rule(
     at: &str,
 ) -> Result<Rule, FieldFault> {
     let spec = &condition.spec.condition;
-    let field = |name: &str| format!("{at}.spec.condition.{name}");
+    let field = |name: &str| format!("{at}.{name}");
+    let op = match spec.op.as_deref() {
+        Some(op) => op.parse().map_err(|e| FieldFault::invalid(field("op"), e))?,
+        None => Op::Gte,
+    };
     let long =
         Shorthand::parse(&spec.lookback_window).map_err(|e| FieldFault::invalid(field("lookbackWindow"), e))?.minutes();
     if long > LONGEST_ALERT {
@@ -481,8 +285,8 @@ fn rule(
         policy: policy.metadata.name.clone(),
         condition: condition.metadata.name.clone(),
         severity,
+        op,
         threshold: spec.threshold,
-        strict: spec.op.as_deref() == Some("gt"),
         long,
         short: (long / 12).max(1),
         pending_for: after * 60,
@@ -490,133 +294,4 @@ fn rule(
         notify_firing: policy.spec.alert_when_breaching.unwrap_or(true),
         notify_resolved: policy.spec.alert_when_resolved.unwrap_or(false),
     })
-}
-
-impl CompiledSlo {
-    /// Columns of the stream it reads, beside those that scope and time its rows.
-    pub(crate) fn columns(&self) -> Vec<String> {
-        let exprs: Vec<&RowExpr> = match &self.measure {
-            Measure::Ratio { part, total, .. } => part.exprs().chain(total.exprs()).collect(),
-            Measure::Raw { side, weight, .. } | Measure::Threshold { side, weight, .. } => {
-                side.exprs().chain(weight.as_ref()).collect()
-            }
-        };
-        exprs.into_iter().flat_map(RowExpr::columns).collect()
-    }
-}
-
-impl Side {
-    fn exprs(&self) -> impl Iterator<Item = &RowExpr> {
-        self.filter.iter().chain(self.value.iter())
-    }
-
-    fn text(&self) -> String {
-        let sql = |e: &Option<RowExpr>| e.as_ref().map(|e| e.sql().to_owned()).unwrap_or_default();
-        format!("[{}]{}", sql(&self.filter), sql(&self.value))
-    }
-
-    /// Nothing where a value has none; 0 where the filter does not take the row.
-    fn evaluate(&self, batch: &RecordBatch) -> Result<Vec<Taken>, DataFusionError> {
-        let filter = self.filter.as_ref().map(|f| f.evaluate(batch)).transpose()?;
-        let value = self.value.as_ref().map(|v| v.evaluate(batch)).transpose()?;
-        let set = |a: &Option<Float64Array>, row| match a {
-            Some(a) => (!a.is_null(row)).then(|| a.value(row)),
-            None => Some(1.0),
-        };
-        Ok((0..batch.num_rows())
-            .map(|row| match set(&filter, row) {
-                Some(f) if f != 0.0 => set(&value, row).map_or(Taken::Bad, Taken::Counts),
-                _ => Taken::Not,
-            })
-            .collect())
-    }
-}
-
-enum Taken {
-    Not,
-    Bad,
-    Counts(f64),
-}
-
-/// What a row adds.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub(crate) enum Sample {
-    /// Nothing: it is not of this indicator.
-    Other,
-    /// Nothing: it makes no sense.
-    Senseless,
-    /// Events.
-    Events { good: f64, total: f64 },
-}
-
-impl Measure {
-    fn text(&self) -> String {
-        let sql = |e: &Option<RowExpr>| e.as_ref().map(|e| e.sql().to_owned()).unwrap_or_default();
-        match self {
-            Self::Ratio { part, bad, total } => format!("ratio {} {bad} {}", part.text(), total.text()),
-            Self::Raw { failure, side, weight } => format!("raw {failure} {} {}", side.text(), sql(weight)),
-            Self::Threshold { op, limit, side, weight } => {
-                format!("threshold {op:?} {limit} {} {}", side.text(), sql(weight))
-            }
-        }
-    }
-
-    /// What each row adds.
-    pub(crate) fn evaluate(&self, batch: &RecordBatch) -> Result<Vec<Sample>, DataFusionError> {
-        let events = |good: f64, total: f64| match () {
-            () if !good.is_finite() || !total.is_finite() || good < 0.0 || good > total => Sample::Senseless,
-            () if total == 0.0 => Sample::Other,
-            () => Sample::Events { good, total },
-        };
-        match self {
-            Self::Ratio { part, bad, total } => {
-                let (parts, totals) = (part.evaluate(batch)?, total.evaluate(batch)?);
-                let sample = |(part, total)| match (part, total) {
-                    (Taken::Bad, _) | (_, Taken::Bad) => Sample::Senseless,
-                    (Taken::Not, Taken::Not) => Sample::Other,
-                    (part, total) => {
-                        let amount = |t| if let Taken::Counts(n) = t { n } else { 0.0 };
-                        let (part, total) = (amount(part), amount(total));
-                        events(if *bad { total - part } else { part }, total)
-                    }
-                };
-                Ok(parts.into_iter().zip(totals).map(sample).collect())
-            }
-            Self::Raw { side, weight, .. } | Self::Threshold { side, weight, .. } => {
-                let weights = match weight {
-                    Some(weight) => weight.evaluate(batch)?,
-                    None => cast_ones(batch.num_rows()),
-                };
-                let share = |value: f64| match self {
-                    Self::Raw { failure: true, .. } => 1.0 - value,
-                    Self::Threshold { op, limit, .. } => f64::from(match op {
-                        Op::Lt => value < *limit,
-                        Op::Lte => value <= *limit,
-                        Op::Gt => value > *limit,
-                        Op::Gte => value >= *limit,
-                    }),
-                    _ => value,
-                };
-                let sample = |(row, taken)| match taken {
-                    Taken::Not => Sample::Other,
-                    Taken::Counts(value) if f64::is_finite(value) && !weights.is_null(row) => {
-                        events(share(value) * weights.value(row), weights.value(row))
-                    }
-                    _ => Sample::Senseless,
-                };
-                Ok(side.evaluate(batch)?.into_iter().enumerate().map(sample).collect())
-            }
-        }
-    }
-}
-
-fn cast_ones(rows: usize) -> Float64Array {
-    Float64Array::from(vec![1.0; rows])
-}
-
-/// A text column as plain strings, or nothing if it is not there or not text.
-pub(crate) fn text_column(batch: &RecordBatch, name: &str) -> Option<arrow::array::StringArray> {
-    let column = batch.column_by_name(name)?;
-    let column = arrow::compute::cast(column, &DataType::Utf8).ok()?;
-    Some(column.as_string::<i32>().clone())
 }

@@ -7,7 +7,7 @@ use arrow::{
 use companyos_stream::KeyedState;
 use serde::{Deserialize, Serialize};
 
-use crate::compile::text_column;
+use crate::measure::text_column;
 
 /// A deployment.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -46,7 +46,10 @@ pub(crate) fn take(state: &mut KeyedState<Vec<Deploy>>, batch: &RecordBatch, now
         c.as_ref().filter(|c| !c.is_null(row)).map(|c| c.value(row).to_owned())
     };
     for row in 0..batch.num_rows() {
-        if kind.value(row) != "deployment" || times.is_null(row) || times.value(row) <= now - HOUR {
+        if kind.value(row) != "deployment"
+            || times.is_null(row)
+            || times.value(row).saturating_sub(now).saturating_abs() >= HOUR
+        {
             continue;
         }
         let deploy = Deploy {
@@ -56,7 +59,9 @@ pub(crate) fn take(state: &mut KeyedState<Vec<Deploy>>, batch: &RecordBatch, now
             commit: optional(&commits, row),
         };
         let key = scope(tenant.value(row), env.value(row), region.value(row));
-        state.update(&key, now + HOUR, |deploys| {
+        // A producer's clock may be ahead; then its hour begins when ours has come so far.
+        let last = state.get(&key).and_then(|deploys| deploys.last()).map_or(deploy.at, |last| last.at.max(deploy.at));
+        state.update(&key, now.max(last) + HOUR, |deploys| {
             if let Err(place) = deploys.binary_search(&deploy) {
                 deploys.insert(place, deploy);
             }

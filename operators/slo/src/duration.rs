@@ -3,6 +3,8 @@
 use chrono::{DateTime, LocalResult, Months, NaiveDateTime, TimeDelta, TimeZone, Utc};
 use chrono_tz::Tz;
 
+use crate::{error::FieldFault, openslo::TimeWindow};
+
 /// A length of time by the calendar: minutes, hours, days and weeks are fixed when rolling; months,
 /// quarters and years are not.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -71,11 +73,42 @@ pub enum Window {
 }
 
 impl Window {
+    /// A window as OpenSLO has it, at a path.
+    pub(crate) fn new(window: &TimeWindow, at: &str) -> Result<Self, FieldFault> {
+        let length =
+            Shorthand::parse(&window.duration).map_err(|e| FieldFault::invalid(format!("{at}.duration"), e))?;
+        let rolling = window.is_rolling.unwrap_or(window.calendar.is_none());
+        let calendar = match (&window.calendar, rolling) {
+            (None, true) => return Ok(Self::Rolling { minutes: length.minutes() }),
+            (Some(calendar), false) => calendar,
+            (None, false) => {
+                return Err(FieldFault::invalid(format!("{at}.calendar"), "is needed with isRolling: false"));
+            }
+            (Some(_), true) => {
+                return Err(FieldFault::invalid(format!("{at}.calendar"), "cannot be used with isRolling: true"));
+            }
+        };
+        let formats = ["%Y-%m-%d %H:%M:%S", "%Y-%m-%dT%H:%M:%S", "%Y-%m-%d %H:%M"];
+        let start = formats.iter().find_map(|f| NaiveDateTime::parse_from_str(&calendar.start_time, f).ok());
+        let start = start.ok_or_else(|| {
+            let reason = format!("{:?} is not a time such as 2022-01-01 12:00:00", calendar.start_time);
+            FieldFault::invalid(format!("{at}.calendar.startTime"), reason)
+        })?;
+        let zone = calendar.time_zone.parse().map_err(|_| {
+            let reason = format!("{:?} is not a time zone of the IANA database", calendar.time_zone);
+            FieldFault::invalid(format!("{at}.calendar.timeZone"), reason)
+        })?;
+        Ok(Self::Calendar { start, zone, length })
+    }
+
     /// Greatest number of minutes it can span.
     pub fn longest(&self) -> i64 {
         match self {
             Self::Rolling { minutes } => *minutes,
-            Self::Calendar { length: Shorthand::Months(n), .. } => i64::from(*n) * 31 * 1440,
+            // A day more, for the hour that clocks go back in and the day a zone may move by.
+            Self::Calendar { length: Shorthand::Months(n), .. } => {
+                (i64::from(n / 12) * 366 + i64::from(n % 12) * 31 + 1) * 1440
+            }
             Self::Calendar { length, .. } => length.minutes() + 1440,
         }
     }
@@ -123,9 +156,10 @@ impl Window {
 fn utc(zone: Tz, local: NaiveDateTime) -> Option<DateTime<Utc>> {
     match zone.from_local_datetime(&local) {
         LocalResult::Single(at) | LocalResult::Ambiguous(at, _) => Some(at.with_timezone(&Utc)),
-        LocalResult::None => {
-            zone.from_local_datetime(&(local + TimeDelta::hours(1))).earliest().map(|at| at.with_timezone(&Utc))
-        }
+        // Clocks skip an hour as a rule; a day, where a zone moved over the date line.
+        LocalResult::None => (1..=26 * 60)
+            .find_map(|m| zone.from_local_datetime(&(local + TimeDelta::minutes(m))).earliest())
+            .map(|at| at.with_timezone(&Utc)),
     }
 }
 
@@ -161,6 +195,17 @@ mod tests {
         assert_eq!(from_31st.bounds(at("2024-03-01T00:00:00Z")).unwrap().0, at("2024-02-29T17:00:00Z"));
         let week = window("2022-01-01 12:00:00", Shorthand::Days(7));
         assert_eq!(week.bounds(at("2022-01-20T00:00:00Z")), Some((at("2022-01-15T17:00:00Z"), 7 * 1440)));
+    }
+
+    #[test]
+    fn a_window_that_begins_in_a_skipped_hour_begins_with_the_hour_after_it() {
+        let start = NaiveDateTime::parse_from_str("2024-01-01 02:30:00", "%Y-%m-%d %H:%M:%S").unwrap();
+        let zone = "Europe/Berlin".parse().unwrap();
+        let day = Window::Calendar { start, zone, length: Shorthand::Days(1) };
+        // On 31 March 2024 clocks went from 02:00 to 03:00, at 01:00 UTC.
+        let (from, minutes) = day.bounds("2024-03-31T01:10:00Z".parse().unwrap()).unwrap();
+        assert_eq!(from.to_rfc3339(), "2024-03-31T01:00:00+00:00");
+        assert_eq!(minutes, 24 * 60 - 30, "to 02:30 summer time");
     }
 
     #[test]

@@ -1,25 +1,23 @@
-//! SQL expressions over a stream's rows, planned once and run over whole batches.
+//! SQL expressions over a stream's rows, planned once and run over whole batches. Beside DataFusion's
+//! own functions they have those for JSON that views and queries have too.
 
 use std::sync::Arc;
 
 use arrow::{
-    array::{Array, AsArray, BooleanArray, Float64Array, RecordBatch, StringArray, StringBuilder},
+    array::{Array, AsArray, Float64Array, RecordBatch},
     compute::cast,
     datatypes::{DataType, Float64Type},
 };
 use companyos_schemas::{Stream, arrow_schema::table_schema};
 use datafusion::{
-    common::{DFSchema, DataFusionError, ScalarValue},
-    logical_expr::{
-        ColumnarValue, Expr, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature, TypeSignature, Volatility,
-    },
+    common::{DFSchema, DataFusionError},
+    logical_expr::Expr,
     physical_expr::{
         PhysicalExpr,
         utils::{collect_columns, reassign_expr_columns},
     },
     prelude::{SessionConfig, SessionContext},
 };
-use sonic_rs::JsonValueTrait;
 
 /// A planned expression that gives a number or a truth value for each row.
 #[derive(Debug, Clone)]
@@ -32,11 +30,11 @@ impl RowExpr {
     /// Plans an expression over a stream's table. `boolean` asks for a truth value; else a truth
     /// value counts as 1 or 0.
     pub(crate) fn plan(stream: Stream, sql: &str, boolean: bool) -> Result<Self, String> {
-        let context = SessionContext::new_with_config(SessionConfig::new().with_target_partitions(1));
-        for returns in [Returns::Text, Returns::Float, Returns::Int, Returns::Bool] {
-            context.register_udf(ScalarUDF::new_from_impl(JsonGet::new(returns)));
-        }
         let first_line = |e: DataFusionError| e.strip_backtrace().lines().next().unwrap_or_default().to_owned();
+        // As in views; elsewhere `payload->>'a' = 'b'` would compare first.
+        let config = SessionConfig::new().set_str("datafusion.sql_parser.dialect", "PostgreSQL");
+        let mut context = SessionContext::new_with_config(config.with_target_partitions(1));
+        datafusion_functions_json::register_all(&mut context).map_err(first_line)?;
         let table = table_schema(stream);
         let schema = DFSchema::try_from(table.as_ref().clone()).map_err(first_line)?;
         let expr: Expr = context.parse_sql_expr(sql, &schema).map_err(first_line)?;
@@ -48,6 +46,10 @@ impl RowExpr {
         match ty {
             DataType::Boolean | DataType::Null => {}
             ref ty if !boolean && ty.is_numeric() => {}
+            DataType::Union(..) => {
+                let functions = "json_get_bool, json_get_int, json_get_float, json_get_str or json_as_text";
+                return Err(format!("gives a JSON value of any type; {functions} give one of a type"));
+            }
             ty => {
                 let wanted = if boolean { "a truth value" } else { "a number or a truth value" };
                 return Err(format!("gives {ty}, not {wanted}"));
@@ -88,92 +90,12 @@ fn numbers(plan: &dyn PhysicalExpr, batch: &RecordBatch) -> Result<Float64Array,
     Ok(values.as_primitive::<Float64Type>().clone())
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-enum Returns {
-    Text,
-    Float,
-    Int,
-    Bool,
-}
-
-/// `json_get(text, 'a.b')`: the value at a path of member names, as text; objects and lists as JSON,
-/// null for null, for no such member and for text that is not JSON. `json_get_float`, `json_get_int`
-/// and `json_get_bool` give the value only if it is of that type.
-#[derive(Debug, PartialEq, Eq, Hash)]
-struct JsonGet {
-    returns: Returns,
-    signature: Signature,
-}
-
-impl JsonGet {
-    fn new(returns: Returns) -> Self {
-        let text = TypeSignature::Exact(vec![DataType::Utf8, DataType::Utf8]);
-        Self { returns, signature: Signature::one_of(vec![text, TypeSignature::String(2)], Volatility::Immutable) }
-    }
-}
-
-impl ScalarUDFImpl for JsonGet {
-    fn name(&self) -> &str {
-        match self.returns {
-            Returns::Text => "json_get",
-            Returns::Float => "json_get_float",
-            Returns::Int => "json_get_int",
-            Returns::Bool => "json_get_bool",
-        }
-    }
-
-    fn signature(&self) -> &Signature {
-        &self.signature
-    }
-
-    fn return_type(&self, _: &[DataType]) -> Result<DataType, DataFusionError> {
-        Ok(match self.returns {
-            Returns::Text => DataType::Utf8,
-            Returns::Float => DataType::Float64,
-            Returns::Int => DataType::Int64,
-            Returns::Bool => DataType::Boolean,
-        })
-    }
-
-    fn invoke_with_args(&self, args: ScalarFunctionArgs) -> Result<ColumnarValue, DataFusionError> {
-        let [json, path] = args.args.as_slice() else {
-            return Err(DataFusionError::Execution(format!("{} takes two arguments", self.name())));
-        };
-        let ColumnarValue::Scalar(ScalarValue::Utf8(path) | ScalarValue::LargeUtf8(path) | ScalarValue::Utf8View(path)) =
-            path
-        else {
-            return Err(DataFusionError::Execution(format!("{} takes a constant path", self.name())));
-        };
-        let path: Vec<&str> = path.as_deref().unwrap_or_default().split('.').collect();
-        let texts = cast(&json.to_array(args.number_rows)?, &DataType::Utf8)?;
-        let texts = texts.as_string::<i32>();
-        let found = texts.iter().map(|text| sonic_rs::get(text?, &path).ok());
-        Ok(ColumnarValue::Array(match self.returns {
-            Returns::Text => Arc::new(text_of(found)),
-            Returns::Float => Arc::new(found.map(|v| v?.as_f64()).collect::<Float64Array>()),
-            Returns::Int => Arc::new(found.map(|v| v?.as_i64()).collect::<arrow::array::Int64Array>()),
-            Returns::Bool => Arc::new(found.map(|v| v?.as_bool()).collect::<BooleanArray>()),
-        }))
-    }
-}
-
-fn text_of<'a>(found: impl Iterator<Item = Option<sonic_rs::LazyValue<'a>>>) -> StringArray {
-    let mut builder = StringBuilder::new();
-    for value in found {
-        match value {
-            Some(value) if !value.is_null() => match value.as_str() {
-                Some(text) => builder.append_value(text),
-                None => builder.append_value(value.as_raw_str()),
-            },
-            _ => builder.append_null(),
-        }
-    }
-    builder.finish()
-}
-
 #[cfg(test)]
 mod tests {
-    use arrow::datatypes::{Field, Schema};
+    use arrow::{
+        array::StringArray,
+        datatypes::{Field, Schema},
+    };
 
     use super::*;
 
@@ -185,11 +107,11 @@ mod tests {
     #[test]
     fn members_of_the_payload_are_read_at_any_depth_and_a_bad_row_spoils_no_other() {
         let rows = batch(&[
-            Some(r#"{"status":200,"a":{"b":"x"}}"#),
-            Some(r#"{"status":"oops"}"#),
+            Some(r#"{"status":200,"a":{"b":"x"},"took":1.5,"ok":true}"#),
+            Some(r#"{"status":"oops","ok":"true"}"#),
             Some("not json"),
             None,
-            Some(r#"{"status":503,"a":{"b":null}}"#),
+            Some(r#"{"status":503,"a":{"b":null},"took":"slow","ok":false}"#),
         ]);
         let run = |sql: &str| {
             let expr = RowExpr::plan(Stream::ProductEvents, sql, false).unwrap();
@@ -197,8 +119,15 @@ mod tests {
         };
         let ok = [Some(1.0), None, None, None, Some(0.0)];
         assert_eq!(run("json_get_int(payload, 'status') < 500"), ok);
-        assert_eq!(run("CAST(json_get(payload, 'status') AS INT) < 500"), ok);
-        assert_eq!(run("json_get(payload, 'a.b') = 'x'"), [Some(1.0), None, None, None, None]);
+        assert_eq!(run("CAST(json_as_text(payload, 'status') AS INT) < 500"), ok);
+        assert_eq!(run("(payload->'status')::int < 500"), ok);
+        let spelt = [Some(1.0), Some(1.0), None, None, Some(0.0)];
+        assert_eq!(run("json_get_bool(payload, 'ok')"), spelt, "text that spells a value counts as it");
+        assert_eq!(run("json_get_float(payload, 'took')"), [Some(1.5), None, None, None, None]);
+        let x = [Some(1.0), None, None, None, None];
+        assert_eq!(run("json_get_str(payload, 'a', 'b') = 'x'"), x);
+        assert_eq!(run("payload->'a'->>'b' = 'x'"), x);
+        assert_eq!(run("json_as_text(payload, 'status') = '503'"), [Some(0.0), Some(0.0), None, None, Some(1.0)]);
         assert_eq!(run("CASE WHEN payload IS NULL THEN 2 ELSE 3 END"), [3.0, 3.0, 3.0, 2.0, 3.0].map(Some));
     }
 
@@ -210,5 +139,7 @@ mod tests {
         assert!(plan("service", false).contains("number"));
         assert!(plan("random() < 0.5", true).contains("row alone"));
         assert!(!plan("value >", true).is_empty());
+        let any = RowExpr::plan(Stream::ProductEvents, "json_get(payload, 'ok')", true).unwrap_err();
+        assert!(any.contains("json_get_bool"), "{any}");
     }
 }

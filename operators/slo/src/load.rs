@@ -2,17 +2,19 @@
 //! and the reason; nothing is passed over.
 
 use std::{
-    collections::BTreeSet,
+    collections::BTreeMap,
     path::{Path, PathBuf},
+    sync::Arc,
 };
 
 use serde::de::DeserializeOwned;
 use serde_yaml_ng::Value;
 
 use crate::{
-    duration::Shorthand,
     error::{Fault, FieldFault, Origin, Refused},
-    openslo::{ConditionItem, Document, Object, Objective, PolicyItem, SliSpec, SloSpec},
+    locate::Source,
+    openslo::{Document, Object},
+    validate::validate,
 };
 
 /// What was found at a path.
@@ -31,6 +33,7 @@ pub struct Loaded {
     pub origin: Origin,
     /// What.
     pub object: Object,
+    pub(crate) source: Source,
 }
 
 const KINDS: &str = "SLO, SLI, Service, AlertPolicy, AlertCondition, AlertNotificationTarget, DataSource";
@@ -98,7 +101,7 @@ fn load_text(file: &Path, text: &str, report: &mut LoadReport) {
             Err(e) => {
                 document += 1;
                 origin.line = e.location().map(|l| first_line + l.line() - 1).or(origin.line);
-                let reason = e.to_string();
+                let reason = without_place(&e.to_string(), ".");
                 report.refused.push(Refused {
                     origin,
                     kind: None,
@@ -110,20 +113,22 @@ fn load_text(file: &Path, text: &str, report: &mut LoadReport) {
                 continue;
             }
         };
-        // Members of a list lose their lines: the parser tells them for whole documents only.
-        let members: Vec<(Value, Option<&str>)> = match value {
-            Value::Sequence(members) => members.into_iter().map(|m| (m, None)).collect(),
-            value => vec![(value, Some(part.as_str()))],
+        let text: Arc<str> = part.into();
+        let members: Vec<(Value, Option<usize>)> = match value {
+            Value::Sequence(members) => members.into_iter().enumerate().map(|(at, m)| (m, Some(at))).collect(),
+            value => vec![(value, None)],
         };
-        for (value, text) in members {
-            origin.document = document;
+        for (value, member) in members {
+            let source = Source { text: Arc::clone(&text), first_line, member };
+            let mut origin = Origin { file: file.to_owned(), document, line: Some(source.line(".")) };
             document += 1;
-            match object(&value, text, first_line, &mut origin) {
-                Ok(object) => report.loaded.push(Loaded { origin: origin.clone(), object }),
+            match object(&value, &source) {
+                Ok(object) => report.loaded.push(Loaded { origin, object, source }),
                 Err(fault) => {
+                    origin.line = Some(source.line(&fault.field));
                     let text = |v: Option<&Value>| v.and_then(Value::as_str).map(str::to_owned);
                     report.refused.push(Refused {
-                        origin: origin.clone(),
+                        origin,
                         kind: text(value.get("kind")),
                         name: text(value.get("metadata").and_then(|m| m.get("name"))),
                         field: fault.field,
@@ -132,7 +137,6 @@ fn load_text(file: &Path, text: &str, report: &mut LoadReport) {
                     });
                 }
             }
-            origin.line = Some(first_line);
         }
     }
 }
@@ -155,29 +159,35 @@ fn split(text: &str) -> Vec<(usize, String)> {
     parts
 }
 
-fn object(value: &Value, text: Option<&str>, first_line: usize, origin: &mut Origin) -> Result<Object, FieldFault> {
+fn object(value: &Value, source: &Source) -> Result<Object, FieldFault> {
     if !value.is_mapping() {
         return Err(FieldFault::new(".", Fault::Malformed, "is not a mapping"));
     }
-    match value.get("apiVersion").and_then(Value::as_str) {
-        Some("openslo/v1") => {}
-        Some(other) => {
-            return Err(FieldFault::unsupported("apiVersion", format!("{other:?} is not supported; openslo/v1 is")));
+    match value.get("apiVersion") {
+        Some(Value::String(version)) if version == "openslo/v1" => {}
+        Some(Value::String(other)) => {
+            let reason = match other.starts_with("openslo/") || other.starts_with("openslo.com/") {
+                true => format!("{other:?} is another version of OpenSLO, with other fields; openslo/v1 is supported"),
+                false => format!("{other:?} is not OpenSLO; openslo/v1 is supported"),
+            };
+            return Err(FieldFault::unsupported("apiVersion", reason));
         }
+        Some(_) => return Err(FieldFault::new("apiVersion", Fault::Malformed, "is not text")),
         None => return Err(FieldFault::new("apiVersion", Fault::Malformed, "is missing")),
     }
-    let Some(kind) = value.get("kind").and_then(Value::as_str) else {
-        return Err(FieldFault::new("kind", Fault::Malformed, "is missing"));
+    let kind = match value.get("kind") {
+        Some(Value::String(kind)) => kind.as_str(),
+        Some(_) => return Err(FieldFault::new("kind", Fault::Malformed, "is not text")),
+        None => return Err(FieldFault::new("kind", Fault::Malformed, "is missing")),
     };
-    let mut read = Reader { value, text, first_line, origin };
     let object = match kind {
-        "SLO" => Object::Slo(read.document()?),
-        "SLI" => Object::Sli(read.document()?),
-        "Service" => Object::Service(read.document()?),
-        "AlertPolicy" => Object::AlertPolicy(read.document()?),
-        "AlertCondition" => Object::AlertCondition(read.document()?),
-        "AlertNotificationTarget" => Object::AlertNotificationTarget(read.document()?),
-        "DataSource" => Object::DataSource(read.document()?),
+        "SLO" => Object::Slo(document(value, source)?),
+        "SLI" => Object::Sli(document(value, source)?),
+        "Service" => Object::Service(document(value, source)?),
+        "AlertPolicy" => Object::AlertPolicy(document(value, source)?),
+        "AlertCondition" => Object::AlertCondition(document(value, source)?),
+        "AlertNotificationTarget" => Object::AlertNotificationTarget(document(value, source)?),
+        "DataSource" => Object::DataSource(document(value, source)?),
         other => {
             return Err(FieldFault::unsupported("kind", format!("{other:?} is not supported; one of {KINDS} is")));
         }
@@ -186,261 +196,72 @@ fn object(value: &Value, text: Option<&str>, first_line: usize, origin: &mut Ori
     Ok(object)
 }
 
-struct Reader<'a> {
-    value: &'a Value,
-    text: Option<&'a str>,
-    first_line: usize,
-    origin: &'a mut Origin,
-}
-
-impl Reader<'_> {
-    fn document<S: DeserializeOwned>(&mut self) -> Result<Document<S>, FieldFault> {
-        let result = match self.text {
-            Some(text) => serde_path_to_error::deserialize(serde_yaml_ng::Deserializer::from_str(text)),
-            None => serde_path_to_error::deserialize(self.value),
+fn document<S: DeserializeOwned>(value: &Value, source: &Source) -> Result<Document<S>, FieldFault> {
+    // From the text where that can be: a value has lost what was written twice.
+    let result = match source.member {
+        None => serde_path_to_error::deserialize(serde_yaml_ng::Deserializer::from_str(&source.text)),
+        Some(_) => serde_path_to_error::deserialize(value),
+    };
+    result.map_err(|e: serde_path_to_error::Error<serde_yaml_ng::Error>| {
+        let path = e.path().to_string();
+        let reason = without_place(&e.inner().to_string(), &path);
+        // serde names the missing field in its words only; the path ends at its parent.
+        let quoted = |start: &str| {
+            reason.find(start).and_then(|at| reason[at + start.len()..].split('`').next().map(str::to_owned))
         };
-        result.map_err(|e: serde_path_to_error::Error<serde_yaml_ng::Error>| {
-            if let Some(location) = e.inner().location() {
-                self.origin.line = Some(self.first_line + location.line() - 1);
-            }
-            let path = e.path().to_string();
-            let reason = e.inner().to_string();
-            // serde names the missing field in its words only; the path ends at its parent.
-            let quoted = |start: &str| {
-                reason.find(start).and_then(|at| reason[at + start.len()..].split('`').next().map(str::to_owned))
-            };
-            let join = |field: String| match path.as_str() {
+        let join = |field: String| match path.as_str() {
+            "." => field,
+            path if path == field || path.ends_with(&format!(".{field}")) => path.to_owned(),
+            path => format!("{path}.{field}"),
+        };
+        if let Some(field) = quoted("unknown field `") {
+            FieldFault::unsupported(join(field), "is not a field of OpenSLO v1")
+        } else if let Some(field) = quoted("missing field `") {
+            let field = match path.as_str() {
                 "." => field,
-                path if path == field || path.ends_with(&format!(".{field}")) => path.to_owned(),
                 path => format!("{path}.{field}"),
             };
-            if let Some(field) = quoted("unknown field `") {
-                FieldFault::unsupported(join(field), "is not a field of OpenSLO v1 here")
-            } else if let Some(field) = quoted("missing field `") {
-                let field = match path.as_str() {
-                    "." => field,
-                    path => format!("{path}.{field}"),
-                };
-                FieldFault::new(field, Fault::Malformed, "is missing")
-            } else {
-                FieldFault::new(path, Fault::Malformed, reason)
-            }
-        })
-    }
+            FieldFault::new(field, Fault::Malformed, "is missing")
+        } else {
+            FieldFault::new(path, Fault::Malformed, reason)
+        }
+    })
 }
 
-fn validate(object: &Object) -> Result<(), FieldFault> {
-    let metadata = object.metadata();
-    if metadata.name.is_empty() || metadata.name.len() > 255 {
-        return Err(FieldFault::invalid("metadata.name", "must have 1 to 255 characters"));
-    }
-    let description = match object {
-        Object::Slo(d) => &d.spec.description,
-        Object::Sli(d) => &d.spec.description,
-        Object::Service(d) => &d.spec.description,
-        Object::AlertPolicy(d) => &d.spec.description,
-        Object::AlertCondition(d) => &d.spec.description,
-        Object::AlertNotificationTarget(d) => &d.spec.description,
-        Object::DataSource(d) => &d.spec.description,
-    };
-    if description.as_ref().is_some_and(|d| d.chars().count() > 1050) {
-        return Err(FieldFault::invalid("spec.description", "is longer than 1050 characters"));
-    }
-    match object {
-        Object::Slo(d) => slo(&d.spec),
-        Object::Sli(d) => sli(&d.spec, "spec"),
-        Object::AlertPolicy(d) => conditions(&d.spec.conditions, "spec"),
-        Object::AlertCondition(d) => condition(&d.spec.condition, "spec.condition"),
-        _ => Ok(()),
-    }
-}
-
-fn slo(spec: &SloSpec) -> Result<(), FieldFault> {
-    match (&spec.indicator, &spec.indicator_ref) {
-        (Some(indicator), None) => sli(&indicator.spec, "spec.indicator.spec")?,
-        (None, Some(_)) => {}
-        (None, None) => return Err(FieldFault::invalid("spec.indicator", "or spec.indicatorRef is needed")),
-        (Some(_), Some(_)) => {
-            return Err(FieldFault::invalid("spec.indicatorRef", "cannot be used with spec.indicator"));
-        }
-    }
-    if let Some(windows) = &spec.time_window {
-        let [window] = windows.as_slice() else {
-            return Err(FieldFault::invalid("spec.timeWindow", "must have exactly one item"));
-        };
-        Shorthand::parse(&window.duration).map_err(|e| FieldFault::invalid("spec.timeWindow[0].duration", e))?;
-        let rolling = window.is_rolling.unwrap_or(window.calendar.is_none());
-        if rolling && window.calendar.is_some() {
-            return Err(FieldFault::invalid("spec.timeWindow[0].calendar", "cannot be used with isRolling: true"));
-        }
-        if !rolling && window.calendar.is_none() {
-            return Err(FieldFault::invalid("spec.timeWindow[0].calendar", "is needed with isRolling: false"));
-        }
-    }
-    let slices = match spec.budgeting_method.as_str() {
-        "Occurrences" => None,
-        "Timeslices" => Some(true),
-        "RatioTimeslices" => Some(false),
-        other => {
-            return Err(FieldFault::unsupported(
-                "spec.budgetingMethod",
-                format!("{other:?} is not supported; Occurrences, Timeslices and RatioTimeslices are"),
-            ));
-        }
-    };
-    if spec.objectives.is_empty() {
-        return Err(FieldFault::invalid("spec.objectives", "must have at least one item"));
-    }
-    let threshold = spec.indicator.as_ref().is_some_and(|i| i.spec.threshold_metric.is_some());
-    if threshold && spec.objectives.len() > 1 {
-        return Err(FieldFault::invalid("spec.objectives[1]", "a thresholdMetric can have one objective only"));
-    }
-    for (i, objective) in spec.objectives.iter().enumerate() {
-        let at = format!("spec.objectives[{i}]");
-        check_objective(objective, &at, slices)?;
-        if threshold && (objective.op.is_none() || objective.value.is_none()) {
-            let field = if objective.op.is_none() { "op" } else { "value" };
-            return Err(FieldFault::invalid(format!("{at}.{field}"), "is needed with a thresholdMetric"));
-        }
-    }
-    for (i, policy) in spec.alert_policies.iter().flatten().enumerate() {
-        if let PolicyItem::Inline(policy) = policy {
-            conditions(&policy.spec.conditions, &format!("spec.alertPolicies[{i}].spec"))?;
-        }
-    }
-    Ok(())
-}
-
-fn check_objective(objective: &Objective, at: &str, slices: Option<bool>) -> Result<(), FieldFault> {
-    let range = |field: &str, value: Option<f64>, top: f64, closed: bool| match value {
-        Some(v) if !(0.0..=top).contains(&v) || (!closed && v >= top) => Err(FieldFault::invalid(
-            format!("{at}.{field}"),
-            format!("{v} is not in [0, {top}{}", if closed { ']' } else { ')' }),
-        )),
-        _ => Ok(()),
-    };
-    match (objective.target, objective.target_percent) {
-        (None, None) => return Err(FieldFault::invalid(format!("{at}.target"), "or targetPercent is needed")),
-        (Some(_), Some(_)) => {
-            return Err(FieldFault::invalid(format!("{at}.targetPercent"), "cannot be used with target"));
-        }
-        _ => {}
-    }
-    range("target", objective.target, 1.0, false)?;
-    range("targetPercent", objective.target_percent, 100.0, false)?;
-    range("timeSliceTarget", objective.time_slice_target, 1.0, true)?;
-    if let Some(op) = &objective.op
-        && !["lte", "gte", "lt", "gt"].contains(&op.as_str())
-    {
-        return Err(FieldFault::invalid(format!("{at}.op"), format!("{op:?} is not one of lte, gte, lt, gt")));
-    }
-    if let Some(window) = &objective.time_slice_window {
-        slice_minutes(window).map_err(|e| FieldFault::invalid(format!("{at}.timeSliceWindow"), e))?;
-    }
-    match slices {
-        Some(_) if objective.time_slice_window.is_none() => {
-            Err(FieldFault::invalid(format!("{at}.timeSliceWindow"), "is needed with time slices"))
-        }
-        Some(true) if objective.time_slice_target.is_none() => {
-            Err(FieldFault::invalid(format!("{at}.timeSliceTarget"), "is needed with budgetingMethod Timeslices"))
-        }
-        _ => Ok(()),
-    }
-}
-
-/// Minutes of a slice: a number of minutes or shorthand.
-pub(crate) fn slice_minutes(value: &Value) -> Result<i64, String> {
-    match value {
-        Value::Number(n) => match n.as_i64() {
-            Some(minutes) if minutes > 0 => Ok(minutes),
-            _ => Err(format!("{n} is not a whole number of minutes above 0")),
-        },
-        Value::String(text) => Shorthand::parse(text).map(Shorthand::minutes),
-        _ => Err("is neither a number of minutes nor a duration".to_owned()),
-    }
-}
-
-fn sli(spec: &SliSpec, at: &str) -> Result<(), FieldFault> {
-    match (&spec.threshold_metric, &spec.ratio_metric) {
-        (Some(_), None) => Ok(()),
-        (None, Some(ratio)) => {
-            let at = format!("{at}.ratioMetric");
-            if ratio.raw.is_some() {
-                for (field, set) in [("good", &ratio.good), ("bad", &ratio.bad), ("total", &ratio.total)] {
-                    if set.is_some() {
-                        return Err(FieldFault::invalid(format!("{at}.{field}"), "cannot be used with raw"));
-                    }
-                }
-                return match ratio.raw_type.as_deref() {
-                    Some("success" | "failure") => Ok(()),
-                    Some(other) => Err(FieldFault::invalid(
-                        format!("{at}.rawType"),
-                        format!("{other:?} is not success or failure"),
-                    )),
-                    None => Err(FieldFault::invalid(format!("{at}.rawType"), "is needed with raw")),
-                };
-            }
-            if ratio.raw_type.is_some() {
-                return Err(FieldFault::invalid(format!("{at}.rawType"), "is for raw only"));
-            }
-            if ratio.total.is_none() {
-                return Err(FieldFault::invalid(format!("{at}.total"), "or raw is needed"));
-            }
-            match (&ratio.good, &ratio.bad) {
-                (None, None) => Err(FieldFault::invalid(format!("{at}.good"), "or bad is needed with total")),
-                (Some(_), Some(_)) => Err(FieldFault::invalid(format!("{at}.bad"), "cannot be used with good")),
-                _ => Ok(()),
-            }
-        }
-        (None, None) => Err(FieldFault::invalid(format!("{at}.ratioMetric"), "or thresholdMetric is needed")),
-        (Some(_), Some(_)) => {
-            Err(FieldFault::invalid(format!("{at}.ratioMetric"), "cannot be used with thresholdMetric"))
-        }
-    }
-}
-
-fn conditions(items: &[ConditionItem], at: &str) -> Result<(), FieldFault> {
-    match items {
-        [ConditionItem::Ref(_)] => Ok(()),
-        [ConditionItem::Inline(inline)] => {
-            condition(&inline.spec.condition, &format!("{at}.conditions[0].spec.condition"))
-        }
-        _ => Err(FieldFault::invalid(format!("{at}.conditions"), "must have exactly one item")),
-    }
-}
-
-fn condition(condition: &crate::openslo::Condition, at: &str) -> Result<(), FieldFault> {
-    if let Some(kind) = &condition.kind
-        && !kind.eq_ignore_ascii_case("burnrate")
-    {
-        return Err(FieldFault::unsupported(format!("{at}.kind"), format!("{kind:?} is not supported; burnrate is")));
-    }
-    if let Some(op) = &condition.op
-        && !["gt", "gte"].contains(&op.as_str())
-    {
-        return Err(FieldFault::unsupported(format!("{at}.op"), format!("{op:?} is not supported; gt and gte are")));
-    }
-    if !condition.threshold.is_finite() || condition.threshold <= 0.0 {
-        return Err(FieldFault::invalid(format!("{at}.threshold"), "must be above 0"));
-    }
-    Shorthand::parse(&condition.lookback_window).map_err(|e| FieldFault::invalid(format!("{at}.lookbackWindow"), e))?;
-    match condition.alert_after.as_deref() {
-        None | Some("0m") => Ok(()),
-        Some(text) => Shorthand::parse(text).map(drop).map_err(|e| FieldFault::invalid(format!("{at}.alertAfter"), e)),
+/// The parser's words without path and place, which the refusal tells itself: the place in them
+/// counts lines from the beginning of the document.
+fn without_place(reason: &str, path: &str) -> String {
+    let reason = reason.strip_prefix(&format!("{path}: ")).unwrap_or(reason);
+    match reason.rfind(" at line ") {
+        Some(at) => reason[..at].to_owned(),
+        None => reason.to_owned(),
     }
 }
 
 fn refuse_duplicates(report: &mut LoadReport) {
-    let mut seen = BTreeSet::new();
+    let mut seen: BTreeMap<(&'static str, String), Origin> = BTreeMap::new();
     let mut kept = Vec::new();
     for loaded in std::mem::take(&mut report.loaded) {
         let (kind, name) = (loaded.object.kind(), loaded.object.metadata().name.clone());
-        if seen.insert((kind, name.clone())) {
-            kept.push(loaded);
-        } else {
-            let fault = FieldFault::new("metadata.name", Fault::Duplicate, format!("another {kind} has this name"));
-            report.refused.push(fault.at(&loaded.origin, kind, &name));
+        match seen.get(&(kind, name.clone())) {
+            None => {
+                seen.insert((kind, name), loaded.origin.clone());
+                kept.push(loaded);
+            }
+            Some(first) => {
+                let line = first.line.map(|l| format!(":{l}")).unwrap_or_default();
+                let reason = format!("{} {name:?} is already in {}{line}", kind, first.file.display());
+                report.refused.push(loaded.fault(FieldFault::new("metadata.name", Fault::Duplicate, reason)));
+            }
         }
     }
     report.loaded = kept;
+}
+
+impl Loaded {
+    /// A fault found in it.
+    pub(crate) fn fault(&self, fault: FieldFault) -> Refused {
+        let line = Some(self.source.line(&fault.field));
+        fault.at(&Origin { line, ..self.origin.clone() }, self.object.kind(), &self.object.metadata().name)
+    }
 }

@@ -147,6 +147,12 @@ pub struct Objective {
     pub time_slice_target: Option<f64>,
     /// Length of a slice: shorthand, or minutes.
     pub time_slice_window: Option<Value>,
+    /// Indicator of this objective alone, in a composite SLO.
+    pub indicator: Option<Value>,
+    /// The same by name.
+    pub indicator_ref: Option<Value>,
+    /// Weight in a composite SLO.
+    pub composite_weight: Option<Value>,
 }
 
 /// Spec of an indicator.
@@ -244,7 +250,7 @@ pub struct AlertConditionSpec {
 pub struct Condition {
     /// `burnrate`.
     pub kind: Option<String>,
-    /// `gt` or `gte`: of later drafts, and what is meant without it.
+    /// `gt`, `gte`, `lt` or `lte`; `gte` is what is meant without it.
     pub op: Option<String>,
     /// Burn rate.
     pub threshold: f64,

@@ -4,6 +4,11 @@
 //! than that, by tiles of 15 minutes (or of one slice, if slices are longer), already in units of
 //! the budget. The far end of such a window is therefore rounded down to a tile. Everything else is
 //! exact. Only minutes that have events take space.
+//!
+//! Panes come in pages, the minutes of an hour or the tiles of a day, and know which pages changed,
+//! so that a checkpoint need hold no more than those.
+
+use std::collections::BTreeSet;
 
 use serde::{Deserialize, Serialize};
 
@@ -46,13 +51,38 @@ struct Tile {
     counts: Counts,
 }
 
+/// A part of a key's panes that is stored by itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Page {
+    /// Up to where panes are folded.
+    Fold,
+    /// Minutes of an hour.
+    Hour(i64),
+    /// Tiles of a day.
+    Day(i64),
+}
+
+/// What a page holds.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub(crate) struct PageContent {
+    fine: Vec<Pane>,
+    coarse: Vec<Tile>,
+    folded_to: Option<i64>,
+}
+
+const HOUR: i64 = 60;
+const DAY: i64 = 1440;
+
 /// The panes of one key.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default)]
 pub(crate) struct Panes {
     fine: Vec<Pane>,
     coarse: Vec<Tile>,
     /// Minutes before this one are in tiles.
     folded_to: Option<i64>,
+    changed: BTreeSet<Page>,
+    /// The page that was put there last: events of a batch mostly share one.
+    touched: Option<Page>,
 }
 
 impl Panes {
@@ -65,6 +95,7 @@ impl Panes {
             self.add_tile(floor(minute, tile(budgeting)), Counts { good, total, events: total });
             return true;
         }
+        self.touch(Page::Hour(minute.div_euclid(HOUR)));
         match self.fine.binary_search_by_key(&minute, |p| p.minute) {
             Ok(at) => {
                 self.fine[at].good += good;
@@ -75,7 +106,15 @@ impl Panes {
         true
     }
 
+    fn touch(&mut self, page: Page) {
+        if self.touched != Some(page) {
+            self.changed.insert(page);
+            self.touched = Some(page);
+        }
+    }
+
     fn add_tile(&mut self, minute: i64, counts: Counts) {
+        self.touch(Page::Day(minute.div_euclid(DAY)));
         match self.coarse.binary_search_by_key(&minute, |t| t.minute) {
             Ok(at) => self.coarse[at].counts.add(counts),
             Err(at) => self.coarse.insert(at, Tile { minute, counts }),
@@ -92,12 +131,14 @@ impl Panes {
         }
         let keep = self.fine.partition_point(|p| p.minute < to);
         let old: Vec<Pane> = self.fine.drain(..keep).collect();
+        self.changed.extend(old.iter().map(|p| Page::Hour(p.minute.div_euclid(HOUR))));
         for group in old.chunk_by(|a, b| floor(a.minute, tile) == floor(b.minute, tile)) {
             self.add_tile(floor(group[0].minute, tile), units(budgeting, group));
         }
         let gone = self.coarse.partition_point(|t| t.minute + tile <= oldest);
-        self.coarse.drain(..gone);
+        self.changed.extend(self.coarse.drain(..gone).map(|t| Page::Day(t.minute.div_euclid(DAY))));
         self.folded_to = Some(to);
+        self.changed.insert(Page::Fold);
     }
 
     /// Counts of the minutes `from..=to`; slices and tiles that reach into them count whole.
@@ -116,6 +157,53 @@ impl Panes {
             counts.add(units(budgeting, &self.fine[a..b]));
         }
         counts
+    }
+
+    /// Pages that changed since this was last asked.
+    pub fn take_changed(&mut self) -> BTreeSet<Page> {
+        self.touched = None;
+        std::mem::take(&mut self.changed)
+    }
+
+    /// All pages there are.
+    pub fn pages(&self) -> BTreeSet<Page> {
+        let hours = self.fine.iter().map(|p| Page::Hour(p.minute.div_euclid(HOUR)));
+        let days = self.coarse.iter().map(|t| Page::Day(t.minute.div_euclid(DAY)));
+        hours.chain(days).chain(self.folded_to.map(|_| Page::Fold)).collect()
+    }
+
+    /// A page, if it holds anything.
+    pub fn page(&self, page: Page) -> Option<PageContent> {
+        let content = PageContent {
+            fine: self.fine[self.fine_of(page)].to_vec(),
+            coarse: self.coarse[self.coarse_of(page)].to_vec(),
+            folded_to: self.folded_to.filter(|_| page == Page::Fold),
+        };
+        let holds = !content.fine.is_empty() || !content.coarse.is_empty() || content.folded_to.is_some();
+        holds.then_some(content)
+    }
+
+    /// Puts a page in the place of what was there.
+    pub fn set_page(&mut self, page: Page, content: Option<PageContent>) {
+        let (fine, coarse) = (self.fine_of(page), self.coarse_of(page));
+        let content = content.unwrap_or(PageContent { fine: Vec::new(), coarse: Vec::new(), folded_to: None });
+        self.fine.splice(fine, content.fine);
+        self.coarse.splice(coarse, content.coarse);
+        if page == Page::Fold {
+            self.folded_to = content.folded_to;
+        }
+    }
+
+    fn fine_of(&self, page: Page) -> std::ops::Range<usize> {
+        let Page::Hour(hour) = page else { return 0..0 };
+        let at = |hour| self.fine.partition_point(|p| p.minute.div_euclid(HOUR) < hour);
+        at(hour)..at(hour + 1)
+    }
+
+    fn coarse_of(&self, page: Page) -> std::ops::Range<usize> {
+        let Page::Day(day) = page else { return 0..0 };
+        let at = |day| self.coarse.partition_point(|t| t.minute.div_euclid(DAY) < day);
+        at(day)..at(day + 1)
     }
 
     /// How many panes and tiles there are.

@@ -11,7 +11,7 @@ use arrow::{
 use chrono::{DateTime, Utc};
 use serde::Serialize;
 
-use crate::{compile::text_column, tables::WINDOWS};
+use crate::{measure::text_column, tables::WINDOWS};
 
 /// Everything about one service.
 #[derive(Debug, Clone, Serialize)]
@@ -41,6 +41,15 @@ pub struct SloReport {
     pub evaluated_at: DateTime<Utc>,
     /// Share of the error budget left; below 0 when overspent.
     pub error_budget_remaining: Option<f64>,
+    /// Seconds of the window the budget is for.
+    pub window_seconds: Option<f64>,
+    /// Seconds of that window since the first event. The budget is counted over the events there
+    /// are, so early on few of them weigh as much as all of a window's will.
+    pub covered_seconds: Option<f64>,
+    /// Good and all units of the window: events, or slices.
+    pub good_budget: Option<f64>,
+    /// See `good_budget`.
+    pub total_budget: Option<f64>,
     /// Seconds until it is spent at the rate of the last hour.
     pub seconds_to_exhaustion: Option<f64>,
     /// Burn rates by window.
@@ -126,6 +135,10 @@ fn burn_rows(service: &str, batch: &RecordBatch, slos: &mut BTreeMap<[String; 4]
             objective: float(batch, "objective", row).unwrap_or_default(),
             evaluated_at: at,
             error_budget_remaining: remaining,
+            window_seconds: float(batch, "budget_window_seconds", row),
+            covered_seconds: float(batch, "budget_covered_seconds", row),
+            good_budget: float(batch, "good_budget", row),
+            total_budget: float(batch, "total_budget", row),
             seconds_to_exhaustion: float(batch, "seconds_to_exhaustion", row),
             burn_rates: WINDOWS.iter().map(|(w, _)| (*w, float(batch, &format!("burn_rate_{w}"), row))).collect(),
             data_state: states.value(row).to_owned(),
@@ -175,6 +188,38 @@ fn float(batch: &RecordBatch, name: &str, row: usize) -> Option<f64> {
     (!column.is_null(row)).then(|| column.value(row))
 }
 
+impl SloReport {
+    /// How much of the window there is data of, and what was counted in it.
+    fn coverage(&self) -> Option<String> {
+        let (window, covered) = (self.window_seconds?, self.covered_seconds?);
+        let data = match covered {
+            c if c >= window => "data of all of it".to_owned(),
+            c if c <= 0.0 => "no data yet".to_owned(),
+            c => format!("{} of data", span(c)),
+        };
+        let counts = match (self.good_budget, self.total_budget) {
+            (Some(good), Some(total)) => format!(": {good} good of {total}"),
+            _ => String::new(),
+        };
+        let early = if covered < window / 10.0 { "; a small part of the window weighs as the whole" } else { "" };
+        Some(format!("{} window, {data}{counts}{early}", span(window)))
+    }
+}
+
+/// A time in the unit it is easiest to read in.
+fn span(seconds: f64) -> String {
+    let minutes = (seconds / 60.0).round();
+    let one = |n: f64, unit: &str| match n {
+        n if (n - n.round()).abs() < 0.05 => format!("{n:.0} {unit}"),
+        n => format!("{n:.1} {unit}"),
+    };
+    match minutes {
+        m if m >= 2880.0 => one(m / 1440.0, "d"),
+        m if m >= 120.0 => one(m / 60.0, "h"),
+        m => one(m, "min"),
+    }
+}
+
 impl Report {
     /// As text for a terminal.
     pub fn render(&self) -> String {
@@ -199,6 +244,9 @@ impl Report {
                 None => String::new(),
             };
             let _ = writeln!(out, "  budget left  {}{left}", percent(slo.error_budget_remaining));
+            if let Some(note) = slo.coverage() {
+                let _ = writeln!(out, "  counted over {note}");
+            }
             let rates = WINDOWS.iter().map(|(window, _)| match slo.burn_rates.get(window) {
                 Some(Some(rate)) => format!("{window} {rate:.2}x"),
                 _ => format!("{window} -"),

@@ -37,6 +37,9 @@ pub(crate) struct BurnRow {
     pub remaining: Option<f64>,
     pub exhaustion: Option<f64>,
     pub data_state: &'static str,
+    /// Seconds of the budget's window, and of that since the first event.
+    pub window: Option<f64>,
+    pub covered: Option<f64>,
 }
 
 #[derive(Debug, Clone)]
@@ -88,6 +91,9 @@ pub fn slo_burn_table() -> OutputTable {
         float("error_budget_remaining", true),
         float("seconds_to_exhaustion", true),
         text("data_state", false),
+        // Last, as they came later: tables from before get them added.
+        float("budget_window_seconds", true),
+        float("budget_covered_seconds", true),
     ]);
     OutputTable { name: "slo_burn", schema: Arc::new(Schema::new(fields)) }
 }
@@ -140,6 +146,8 @@ pub(crate) fn burn_batch(schema: SchemaRef, rows: &[BurnRow]) -> Result<RecordBa
     columns.push(floats(&|r| r.remaining));
     columns.push(floats(&|r| r.exhaustion));
     columns.push(Arc::new(StringArray::from_iter_values(rows.iter().map(|r| r.data_state))));
+    columns.push(floats(&|r| r.window));
+    columns.push(floats(&|r| r.covered));
     RecordBatch::try_new(schema, columns)
 }
 

@@ -34,7 +34,7 @@ pub struct Notice {
     /// The same for the same fact, whenever and wherever it is sent again: the record's key suffix
     /// and the webhook's idempotency key.
     pub id: String,
-    /// Kind, which decides topic and webhooks: `slo_alert` or `detection`.
+    /// Kind, which decides topic and webhooks: `slo_alert`, `view_alert` or `detection`.
     pub kind: &'static str,
     /// Tenant concerned.
     pub tenant: String,

@@ -405,7 +405,10 @@ impl Builder<'_> {
                     let reason = format!("{join} JOIN: a view can use JOIN and LEFT JOIN with a dimension");
                     return Err(ViewError::Syntax(reason));
                 }
-                let on = on.into_iter().map(|c| self.over_keys(c, &mut keys)).collect::<Result<Vec<_>, _>>()?;
+                let mut on = on.into_iter().map(|c| self.over_keys(c, &mut keys)).collect::<Result<Vec<_>, _>>()?;
+                // Rows that belong to somebody describe that one's events only.
+                let owned = SCOPE.iter().filter(|name| schema.field_with_name(name).is_ok());
+                on.extend(owned.map(|name| ident(*name).eq(ident(format!("{DIMENSION_PREFIX}{name}")))));
                 Some(Dimension { name: name.clone(), schema: schema.clone(), join, on })
             }
             _ => None,

@@ -45,7 +45,11 @@ impl Default for TasksConfig {
             checkpoint_interval: Duration::from_secs(10),
             round_max_bytes: 32 << 20,
             full_every: 16,
-            topics: BTreeMap::from([topic("slo_alert", "slo_alerts"), topic("detection", "findings")]),
+            topics: BTreeMap::from([
+                topic("slo_alert", "slo_alerts"),
+                topic("view_alert", "view_alerts"),
+                topic("detection", "findings"),
+            ]),
             dead_letter_topic: "webhook_dead_letters".to_owned(),
             webhooks: Vec::new(),
         }

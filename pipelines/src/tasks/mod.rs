@@ -17,7 +17,9 @@ mod notices;
 mod operator_job;
 mod ownership;
 mod reload;
+mod replay;
 mod supervisor;
+mod webhooks;
 
 pub use config::TasksConfig;
 pub use job::{JobContext, JobFactory, ShardJob, TaskError};
@@ -25,3 +27,5 @@ pub use notices::{NoticeRouter, NoticeSetupError};
 pub use operator_job::{OperatorFactory, OperatorJob};
 pub use ownership::{ShardTasks, TasksError, TasksSetup};
 pub use reload::{Definitions, Reloading, watch_files};
+pub use replay::{Replay, Replayed};
+pub use webhooks::send_to_webhooks;

@@ -1,4 +1,4 @@
-//! Notices to the topic of their kind and to webhooks.
+//! Notices to the topic of their kind.
 
 use std::collections::BTreeMap;
 
@@ -6,11 +6,10 @@ use async_trait::async_trait;
 use companyos_sinks::{
     checkpoint::{NoticeError, NoticeSink, OutgoingNotice},
     kafka::{KafkaSink, KafkaSinkError, OutgoingRecord},
-    webhook::{Webhook, WebhookError, WebhookMessage},
+    webhook::WebhookError,
 };
 use companyos_source_kafka::KafkaConfig;
-use futures::{StreamExt, stream};
-use tracing::error;
+use rdkafka::error::KafkaError;
 
 use super::TasksConfig;
 
@@ -23,41 +22,29 @@ pub enum NoticeSetupError {
     /// A webhook's are.
     #[error(transparent)]
     Webhook(#[from] WebhookError),
+    /// A webhook's consumer cannot be made.
+    #[error(transparent)]
+    Consumer(#[from] KafkaError),
+    /// A webhook wants what goes to no topic.
+    #[error("webhook {webhook}: notices of the kind {kind:?} go to no topic; see tasks.topics")]
+    NoTopic {
+        /// Receiver.
+        webhook: String,
+        /// Kind.
+        kind: String,
+    },
 }
 
-/// Sends each notice to the topic of its kind, then to the webhooks that want it.
+/// Sends each notice to the topic of its kind, from where webhooks get it.
 pub struct NoticeRouter {
     kafka: KafkaSink,
     topics: BTreeMap<String, String>,
-    dead_letter_topic: String,
-    webhooks: Vec<Webhook>,
 }
-
-/// Webhook messages under way at a time.
-const WEBHOOKS_AT_ONCE: usize = 16;
 
 impl NoticeRouter {
     /// By the configuration.
     pub fn new(kafka: &KafkaConfig, config: &TasksConfig) -> Result<Self, NoticeSetupError> {
-        Ok(Self {
-            kafka: KafkaSink::new(&kafka.brokers, &kafka.settings)?,
-            topics: config.topics.clone(),
-            dead_letter_topic: config.dead_letter_topic.clone(),
-            webhooks: config.webhooks.iter().cloned().map(Webhook::new).collect::<Result<_, _>>()?,
-        })
-    }
-
-    async fn to_webhook(&self, webhook: &Webhook, notice: &OutgoingNotice) -> Result<(), NoticeError> {
-        let message = WebhookMessage { id: &notice.id, body: &notice.body, traceparent: notice.traceparent.as_deref() };
-        let Err(failure) = webhook.send(message).await else { return Ok(()) };
-        error!(webhook = webhook.name(), id = notice.id, error = %failure, "a notice was given up");
-        if self.dead_letter_topic.is_empty() {
-            return Ok(());
-        }
-        let mut record = record(notice);
-        record.headers.push(("webhook", webhook.name().to_owned()));
-        record.headers.push(("reason", failure.to_string()));
-        self.kafka.send_all(&self.dead_letter_topic, vec![record]).await.map_err(|e| NoticeError(e.to_string()))
+        Ok(Self { kafka: KafkaSink::new(&kafka.brokers, &kafka.settings)?, topics: config.topics.clone() })
     }
 }
 
@@ -73,12 +60,7 @@ impl NoticeSink for NoticeRouter {
         for (topic, records) in by_topic {
             self.kafka.send_all(topic, records).await.map_err(|e| NoticeError(e.to_string()))?;
         }
-        let wanted = notices.iter().flat_map(|notice| {
-            self.webhooks.iter().filter(|w| w.wants(&notice.kind, &notice.tenant)).map(move |w| (w, notice))
-        });
-        let sends: Vec<_> = wanted.map(|(webhook, notice)| self.to_webhook(webhook, notice)).collect();
-        let results: Vec<_> = stream::iter(sends).buffer_unordered(WEBHOOKS_AT_ONCE).collect().await;
-        results.into_iter().collect()
+        Ok(())
     }
 }
 

@@ -297,7 +297,7 @@ impl Run {
     }
 }
 
-fn columns(stream: Stream, wanted: &Columns) -> SchemaRef {
+pub(super) fn columns(stream: Stream, wanted: &Columns) -> SchemaRef {
     let table = table_schema(stream);
     match wanted {
         Columns::All => table,

@@ -10,17 +10,22 @@
 //! readers get it once every region and shard says that it is ready.
 
 mod built_in;
+mod dimension;
 mod job;
 mod maintainer;
 mod registry;
 mod shard;
 mod status;
 mod stream_log;
+mod table;
 mod task;
 
 pub use built_in::{BuiltInView, built_in_views};
+pub use dimension::{Dimension, DimensionError, DimensionSet, LoadDimension, erase_from_dimensions};
 pub use job::view_jobs;
 pub use maintainer::{MaintainerSetup, ViewMaintainer, ViewsConfig};
 pub use registry::{Generation, RegistryError, View, ViewRegistry};
 pub use shard::Shard;
 pub use status::{PartStatus, ViewStatus};
+pub use table::ViewTable;
+pub(crate) use task::SHARD;

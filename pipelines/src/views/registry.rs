@@ -6,11 +6,14 @@ use std::{
     sync::Arc,
 };
 
+use arrow::datatypes::{DataType, Field, Schema};
 use chrono::{DateTime, Utc};
 use companyos_sinks::storage::Storage;
 use companyos_views::{ViewError, ViewPlan, ViewStatement, parse};
 use object_store::{ObjectStore, ObjectStoreExt, PutMode, PutOptions, path::Path};
 use serde::{Deserialize, Serialize};
+
+use super::dimension::{Dimension, DimensionSet};
 
 /// A view by name.
 #[derive(Debug, Clone)]
@@ -22,7 +25,7 @@ pub struct View {
 }
 
 /// One definition of a view, with a state table of its own.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Generation {
     /// The plan.
     pub plan: ViewPlan,
@@ -72,6 +75,22 @@ pub enum RegistryError {
     /// No view has that name.
     #[error("there is no view {0:?}")]
     Unknown(String),
+    /// No dimension has that name.
+    #[error("there is no dimension {0:?}")]
+    UnknownDimension(String),
+    /// A dimension and a view would have the same name.
+    #[error("{0:?} is the name of a {1}")]
+    NameTaken(String, &'static str),
+    /// A view joins the dimension.
+    #[error("view {view:?} joins the dimension {dimension:?}: {problem}")]
+    InUse {
+        /// The view.
+        view: String,
+        /// The dimension.
+        dimension: String,
+        /// What would become of the view.
+        problem: String,
+    },
 }
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -97,6 +116,19 @@ enum Entry {
         name: String,
         at: DateTime<Utc>,
     },
+    DimensionLoaded {
+        name: String,
+        /// Names and types of the columns.
+        columns: Vec<(String, String)>,
+        objects: BTreeMap<String, String>,
+        rows: u64,
+        shared: bool,
+        at: DateTime<Utc>,
+    },
+    DimensionDropped {
+        name: String,
+        at: DateTime<Utc>,
+    },
 }
 
 /// The views as of the last look.
@@ -105,17 +137,31 @@ pub struct ViewRegistry {
     store: Arc<dyn ObjectStore>,
     next: u64,
     views: BTreeMap<String, View>,
+    dimensions: DimensionSet,
+    /// Objects of each dimension before its latest: readers that looked a moment ago may be at them.
+    outdated: BTreeMap<String, BTreeMap<String, String>>,
 }
 
 impl ViewRegistry {
     /// The registry in the home region's storage; empty until [`refresh`](Self::refresh).
     pub fn new(home: &Storage) -> Self {
-        Self { store: home.store(), next: 0, views: BTreeMap::new() }
+        Self {
+            store: home.store(),
+            next: 0,
+            views: BTreeMap::new(),
+            dimensions: DimensionSet::default(),
+            outdated: BTreeMap::new(),
+        }
     }
 
     /// The views by name.
     pub fn views(&self) -> &BTreeMap<String, View> {
         &self.views
+    }
+
+    /// The dimensions.
+    pub fn dimensions(&self) -> &DimensionSet {
+        &self.dimensions
     }
 
     /// All definitions that are kept current.
@@ -152,9 +198,12 @@ impl ViewRegistry {
         built_in: bool,
         again: bool,
     ) -> Result<bool, RegistryError> {
-        let (name, or_replace, plan) = planned(sql)?;
         loop {
             self.refresh().await?;
+            let (name, or_replace, plan) = planned(sql, &self.dimensions)?;
+            if self.dimensions.get(&name).is_some() {
+                return Err(RegistryError::NameTaken(name, "dimension"));
+            }
             let mut table = plan.table.clone();
             if let Some(view) = self.views.get(&name) {
                 let newest = view.next.as_ref().or(view.current.as_ref());
@@ -202,6 +251,68 @@ impl ViewRegistry {
         }
     }
 
+    /// Makes a dimension's stored rows the current ones. Returns the objects nobody reads any more.
+    pub(super) async fn load_dimension(
+        &mut self,
+        name: &str,
+        dimension: Dimension,
+    ) -> Result<Vec<(String, String)>, RegistryError> {
+        let columns = dimension.schema.fields().iter();
+        let columns: Vec<_> = columns.map(|f| (f.name().clone(), f.data_type().to_string())).collect();
+        loop {
+            self.refresh().await?;
+            if self.views.contains_key(name) {
+                return Err(RegistryError::NameTaken(name.to_owned(), "view"));
+            }
+            let mut changed = self.dimensions.clone();
+            changed.0.insert(name.to_owned(), Arc::new(dimension.clone()));
+            for (view, generation) in self.joining(name) {
+                let problem = match planned(&generation.sql, &changed) {
+                    Ok((_, _, plan)) if plan.schema == generation.plan.schema => continue,
+                    Ok(_) => "a column it shows would be of another type".to_owned(),
+                    Err(error) => error.to_string(),
+                };
+                return Err(RegistryError::InUse { view, dimension: name.to_owned(), problem });
+            }
+            let outdated = self.outdated.get(name).map(|objects| objects.clone().into_iter().collect());
+            let entry = Entry::DimensionLoaded {
+                name: name.to_owned(),
+                columns: columns.clone(),
+                objects: dimension.objects.clone(),
+                rows: dimension.rows,
+                shared: dimension.shared,
+                at: Utc::now(),
+            };
+            if self.append(&entry).await? {
+                return Ok(outdated.unwrap_or_default());
+            }
+        }
+    }
+
+    /// Removes a dimension that no view joins.
+    pub async fn drop_dimension(&mut self, name: &str) -> Result<(), RegistryError> {
+        loop {
+            self.refresh().await?;
+            if self.dimensions.get(name).is_none() {
+                return Err(RegistryError::UnknownDimension(name.to_owned()));
+            }
+            if let Some((view, _)) = self.joining(name).next() {
+                let problem = "drop the view first".to_owned();
+                return Err(RegistryError::InUse { view, dimension: name.to_owned(), problem });
+            }
+            if self.append(&Entry::DimensionDropped { name: name.to_owned(), at: Utc::now() }).await? {
+                return Ok(());
+            }
+        }
+    }
+
+    /// Definitions that join a dimension, with their views' names.
+    fn joining<'a>(&'a self, dimension: &'a str) -> impl Iterator<Item = (String, &'a Arc<Generation>)> {
+        self.generations()
+            .filter(move |g| g.plan.dimension.as_ref().is_some_and(|d| d.name == dimension))
+            .map(|g| (g.plan.name.clone(), g))
+    }
+
     /// Says that a region and shard have taken a view's history in.
     pub async fn ready(&mut self, table: &str, region: &str, shard: u32) -> Result<(), RegistryError> {
         loop {
@@ -233,7 +344,7 @@ impl ViewRegistry {
     fn apply(&mut self, entry: Entry) -> Result<(), RegistryError> {
         match entry {
             Entry::Created { name, sql, table, regions, shards, built_in, at } => {
-                let (_, _, mut plan) = planned(&sql)?;
+                let (_, _, mut plan) = planned(&sql, &self.dimensions)?;
                 plan.table.clone_from(&table);
                 let generation =
                     Generation { plan, sql, table, regions, shards, built_in, created_at: at, ready: BTreeSet::new() };
@@ -246,24 +357,44 @@ impl ViewRegistry {
             Entry::Ready { table, region, shard, .. } => {
                 for view in self.views.values_mut() {
                     let Some(next) = view.next.as_ref().filter(|g| g.table == table) else { continue };
-                    let mut ready = next.ready.clone();
-                    ready.insert((region.clone(), shard));
-                    let generation = Arc::new(Generation {
-                        plan: next.plan.clone(),
-                        sql: next.sql.clone(),
-                        table: next.table.clone(),
-                        regions: next.regions.clone(),
-                        shards: next.shards,
-                        built_in: next.built_in,
-                        created_at: next.created_at,
-                        ready,
-                    });
+                    let mut generation = Generation::clone(next);
+                    generation.ready.insert((region.clone(), shard));
+                    let generation = Arc::new(generation);
                     match generation.is_ready() {
                         true => (view.current, view.next) = (Some(generation), None),
                         false => view.next = Some(generation),
                     }
                 }
             }
+            Entry::DimensionLoaded { name, columns, objects, rows, shared, .. } => {
+                let fields = columns.into_iter().map(|(column, text)| {
+                    let kind: DataType = text.parse().map_err(|e| RegistryError::Entry {
+                        number: self.next,
+                        problem: format!("column {column:?}: {e}"),
+                    })?;
+                    Ok(Field::new(column, kind, true))
+                });
+                let schema = Arc::new(Schema::new(fields.collect::<Result<Vec<_>, RegistryError>>()?));
+                let dimension = Dimension { schema, objects, rows, shared };
+                if let Some(before) = self.dimensions.0.insert(name.clone(), Arc::new(dimension)) {
+                    self.outdated.insert(name.clone(), before.objects.clone());
+                }
+                self.plan_again(&name)?;
+            }
+            Entry::DimensionDropped { name, .. } => {
+                self.dimensions.0.remove(&name);
+            }
+        }
+        Ok(())
+    }
+
+    /// Views that join a dimension may use its new columns' types.
+    fn plan_again(&mut self, dimension: &str) -> Result<(), RegistryError> {
+        let slots = self.views.values_mut().flat_map(|view| view.current.iter_mut().chain(&mut view.next));
+        for slot in slots.filter(|g| g.plan.dimension.as_ref().is_some_and(|d| d.name == dimension)) {
+            let (_, _, mut plan) = planned(&slot.sql, &self.dimensions)?;
+            plan.table.clone_from(&slot.table);
+            *slot = Arc::new(Generation { plan, ..Generation::clone(slot) });
         }
         Ok(())
     }
@@ -277,10 +408,10 @@ fn base_of(table: &str) -> &str {
     }
 }
 
-fn planned(sql: &str) -> Result<(String, bool, ViewPlan), ViewError> {
+fn planned(sql: &str, dimensions: &DimensionSet) -> Result<(String, bool, ViewPlan), ViewError> {
     match parse(sql)? {
         ViewStatement::Create { name, or_replace, options, query, .. } => {
-            let plan = ViewPlan::new(&name, &query, options, &())?;
+            let plan = ViewPlan::new(&name, &query, options, dimensions)?;
             Ok((name, or_replace, plan))
         }
         _ => Err(ViewError::Syntax("expected CREATE MATERIALIZED VIEW".to_owned())),

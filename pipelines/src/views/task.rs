@@ -26,7 +26,7 @@ use super::{
 };
 
 /// Partition column of state tables.
-const SHARD: &str = "_shard";
+pub(crate) const SHARD: &str = "_shard";
 /// Rows of history aggregated at a time.
 const HISTORY_BYTES: usize = 64 << 20;
 /// Rows of the log aggregated at a time, when behind.

@@ -43,7 +43,7 @@ async fn list(State(service): State<Arc<Service>>, headers: HeaderMap) -> Respon
     let answer = async {
         request::authorize(&service.tokens, &headers, Permission::Query)?;
         let views = service.engine.views().current().await.map_err(|e| super::problem_of(&e))?;
-        Ok::<_, Problem>(Json(views.iter().map(|(name, view)| summary(name, view)).collect::<Vec<_>>()))
+        Ok::<_, Problem>(Json(views.views().iter().map(|(name, view)| summary(name, view)).collect::<Vec<_>>()))
     };
     answer.await.into_response()
 }
@@ -100,8 +100,8 @@ async fn carry_out(service: &Service, headers: &HeaderMap, body: &[u8]) -> Resul
 
 fn problem_of(error: &RegistryError) -> Problem {
     let kind = match error {
-        RegistryError::View(_) | RegistryError::Unknown(_) => problem::INVALID_SQL,
-        RegistryError::Exists(_) => problem::CONFLICT,
+        RegistryError::View(_) | RegistryError::Unknown(_) | RegistryError::UnknownDimension(_) => problem::INVALID_SQL,
+        RegistryError::Exists(_) | RegistryError::NameTaken(..) | RegistryError::InUse { .. } => problem::CONFLICT,
         RegistryError::Store(_) | RegistryError::Entry { .. } => {
             tracing::error!(%error, "the registry of views cannot be changed");
             return Problem::new(problem::STORAGE, "The registry of views could not be reached; try again.");

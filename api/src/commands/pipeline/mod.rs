@@ -1,5 +1,6 @@
 //! `companyos pipeline`: materialized views from SQL files, listed, shown, dropped, built anew.
 
+mod replay;
 mod show;
 
 use std::{collections::BTreeSet, path::PathBuf, process::ExitCode};
@@ -27,6 +28,8 @@ pub enum PipelineCommand {
     Drop(DropArgs),
     /// Build a view anew from the tables, beside the old one, which is read until then
     Backfill(NameArgs),
+    /// Run an operator over the history again, and compare what comes out with what is stored
+    Replay(replay::ReplayArgs),
     /// Print the partial and final plans of a view, or of the statements of a file
     Explain(ExplainArgs),
 }
@@ -129,6 +132,7 @@ pub async fn run(command: PipelineCommand) -> Result<ExitCode> {
             println!("{}: will be built anew; `companyos pipeline show {}` tells how far it is", args.name, args.name);
             Ok(ExitCode::SUCCESS)
         }
+        PipelineCommand::Replay(args) => replay::run(args).await,
         PipelineCommand::Explain(args) => explain_target(args).await,
     }
 }
@@ -160,23 +164,29 @@ impl Views {
 
 /// All statements are checked before the first is carried out.
 async fn apply(args: ApplyArgs) -> Result<ExitCode> {
+    let mut views = match Views::open(&args.config).await {
+        Ok(views) => Some(views),
+        // Statements without a dimension can be checked without the deployment.
+        Err(_) if args.check => None,
+        Err(error) => return Err(error),
+    };
+    let dimensions = views.as_ref().map(|v| v.registry.dimensions().clone()).unwrap_or_default();
     let mut statements = Vec::new();
     for file in &args.files {
         let place = || file.display().to_string();
         let text = std::fs::read_to_string(file).with_context(place)?;
         for statement in parse_file(&text).with_context(place)? {
             if let ViewStatement::Create { name, options, query, .. } = &statement {
-                ViewPlan::new(name, query, options.clone(), &())
+                ViewPlan::new(name, query, options.clone(), &dimensions)
                     .with_context(|| format!("{}: view {name}", place()))?;
             }
             statements.push(statement);
         }
     }
-    if args.check {
+    let Some(views) = views.as_mut().filter(|_| !args.check) else {
         println!("{} statements can be carried out", statements.len());
         return Ok(ExitCode::SUCCESS);
-    }
-    let mut views = Views::open(&args.config).await?;
+    };
     let (regions, shards) = views.extent();
     for statement in statements {
         match statement {
@@ -204,9 +214,11 @@ async fn explain_target(args: ExplainArgs) -> Result<ExitCode> {
         return Ok(ExitCode::SUCCESS);
     }
     let text = std::fs::read_to_string(&args.target).with_context(|| args.target.clone())?;
+    let views = Views::open(&args.config).await.ok();
+    let dimensions = views.map(|v| v.registry.dimensions().clone()).unwrap_or_default();
     for statement in parse_file(&text).with_context(|| args.target.clone())? {
         if let ViewStatement::Create { name, options, query, .. } = statement {
-            println!("{}", explain(&ViewPlan::new(&name, &query, options, &())?).await?);
+            println!("{}", explain(&ViewPlan::new(&name, &query, options, &dimensions)?).await?);
         }
     }
     Ok(ExitCode::SUCCESS)

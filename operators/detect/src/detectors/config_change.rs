@@ -1,7 +1,6 @@
 //! Sensitive configuration changed outside the windows in which changes are made. Stateless.
 
 use chrono::{DateTime, Datelike, TimeDelta, Timelike, Weekday};
-use companyos_stream::{SnapshotKind, StateBatch, StreamError};
 use glob::Pattern;
 use serde::{Deserialize, Serialize};
 
@@ -123,20 +122,6 @@ impl Detector for ConfigChange {
             summary: format!("{resource} changed outside every change window"),
             evidence: vec![event.evidence.clone()],
         });
-    }
-
-    fn expire(&mut self, _: i64) {}
-
-    fn snapshot(&mut self, _: SnapshotKind) -> Result<Vec<StateBatch>, StreamError> {
-        Ok(Vec::new())
-    }
-
-    fn restore(&mut self, _: &[StateBatch]) -> Result<(), StreamError> {
-        Ok(())
-    }
-
-    fn size(&self) -> (u64, u64) {
-        (0, 0)
     }
 }
 

@@ -6,10 +6,10 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
-use companyos_stream::{KeyedState, SnapshotKind, StateBatch, StreamError};
+use companyos_stream::KeyedState;
 use serde::{Deserialize, Serialize};
 
-use super::{Detector, Hit, later, meta, micros, size_of_state};
+use super::{Detector, Hit, Memory, later, meta, micros};
 use crate::{
     EvidenceRef,
     event::{Action, Event},
@@ -156,20 +156,12 @@ impl Detector for DenialSpike {
         });
     }
 
-    fn expire(&mut self, watermark: i64) {
-        self.state.expire(watermark);
+    fn memories(&self) -> Vec<&dyn Memory> {
+        vec![&self.state]
     }
 
-    fn snapshot(&mut self, kind: SnapshotKind) -> Result<Vec<StateBatch>, StreamError> {
-        Ok(vec![self.state.snapshot(kind)?])
-    }
-
-    fn restore(&mut self, state: &[StateBatch]) -> Result<(), StreamError> {
-        self.state.restore(state)
-    }
-
-    fn size(&self) -> (u64, u64) {
-        size_of_state(&self.state)
+    fn memories_mut(&mut self) -> Vec<&mut dyn Memory> {
+        vec![&mut self.state]
     }
 }
 

@@ -5,11 +5,11 @@
 
 use std::time::Duration;
 
-use companyos_stream::{KeyedState, SnapshotKind, StateBatch, StreamError};
+use companyos_stream::KeyedState;
 use glob::Pattern;
 use serde::{Deserialize, Serialize};
 
-use super::{Detector, Hit, PatternError, later, meta, micros, patterns};
+use super::{Detector, Hit, Memory, PatternError, later, meta, micros, patterns};
 use crate::{
     event::{Action, Event},
     finding::{RuleMeta, Severity},
@@ -113,22 +113,12 @@ impl Detector for FirstSeen {
         }
     }
 
-    fn expire(&mut self, watermark: i64) {
-        self.tenants.expire(watermark);
-        self.seen.expire(watermark);
+    fn memories(&self) -> Vec<&dyn Memory> {
+        vec![&self.tenants, &self.seen]
     }
 
-    fn snapshot(&mut self, kind: SnapshotKind) -> Result<Vec<StateBatch>, StreamError> {
-        Ok(vec![self.tenants.snapshot(kind)?, self.seen.snapshot(kind)?])
-    }
-
-    fn restore(&mut self, state: &[StateBatch]) -> Result<(), StreamError> {
-        self.tenants.restore(state)?;
-        self.seen.restore(state)
-    }
-
-    fn size(&self) -> (u64, u64) {
-        ((self.tenants.len() + self.seen.len()) as u64, self.tenants.bytes() + self.seen.bytes())
+    fn memories_mut(&mut self) -> Vec<&mut dyn Memory> {
+        vec![&mut self.tenants, &mut self.seen]
     }
 }
 

@@ -3,10 +3,10 @@
 
 use std::time::Duration;
 
-use companyos_stream::{KeyedState, SnapshotKind, StateBatch, StreamError};
+use companyos_stream::KeyedState;
 use serde::{Deserialize, Serialize};
 
-use super::{Detector, Hit, later, meta, micros, streak::Attempts};
+use super::{Detector, Hit, Memory, later, meta, micros, streak::Attempts};
 use crate::{
     EvidenceRef,
     event::{Action, Event},
@@ -124,22 +124,12 @@ impl Detector for Mfa {
         }
     }
 
-    fn expire(&mut self, watermark: i64) {
-        self.prompts.expire(watermark);
-        self.habits.expire(watermark);
+    fn memories(&self) -> Vec<&dyn Memory> {
+        vec![&self.prompts, &self.habits]
     }
 
-    fn snapshot(&mut self, kind: SnapshotKind) -> Result<Vec<StateBatch>, StreamError> {
-        Ok(vec![self.prompts.snapshot(kind)?, self.habits.snapshot(kind)?])
-    }
-
-    fn restore(&mut self, state: &[StateBatch]) -> Result<(), StreamError> {
-        self.prompts.restore(state)?;
-        self.habits.restore(state)
-    }
-
-    fn size(&self) -> (u64, u64) {
-        ((self.prompts.len() + self.habits.len()) as u64, self.prompts.bytes() + self.habits.bytes())
+    fn memories_mut(&mut self) -> Vec<&mut dyn Memory> {
+        vec![&mut self.prompts, &mut self.habits]
     }
 }
 

@@ -56,17 +56,68 @@ pub trait Detector: Send + Sync {
     /// Takes an event in.
     fn on_event(&mut self, event: &Event, hits: &mut Vec<Hit>);
 
+    /// What it remembers; none by default.
+    fn memories(&self) -> Vec<&dyn Memory> {
+        Vec::new()
+    }
+
+    /// The same, to be changed.
+    fn memories_mut(&mut self) -> Vec<&mut dyn Memory> {
+        Vec::new()
+    }
+
     /// Forgets what has expired at this event time.
-    fn expire(&mut self, watermark: i64);
+    fn expire(&mut self, watermark: i64) {
+        self.memories_mut().into_iter().for_each(|memory| memory.forget(watermark));
+    }
 
     /// Its state.
-    fn snapshot(&mut self, kind: SnapshotKind) -> Result<Vec<StateBatch>, StreamError>;
+    fn snapshot(&mut self, kind: SnapshotKind) -> Result<Vec<StateBatch>, StreamError> {
+        self.memories_mut().into_iter().map(|memory| memory.save(kind)).collect()
+    }
 
     /// Takes state back.
-    fn restore(&mut self, state: &[StateBatch]) -> Result<(), StreamError>;
+    fn restore(&mut self, state: &[StateBatch]) -> Result<(), StreamError> {
+        self.memories_mut().into_iter().try_for_each(|memory| memory.load(state))
+    }
+
+    /// Keys and bytes held.
+    fn size(&self) -> (u64, u64) {
+        self.memories().into_iter().map(Memory::size).fold((0, 0), |(keys, bytes), (k, b)| (keys + k, bytes + b))
+    }
+}
+
+/// Keyed state of any type of value, as far as keeping it goes.
+pub trait Memory {
+    /// Forgets what has expired at this event time.
+    fn forget(&mut self, watermark: i64);
+
+    /// All of it, or what changed.
+    fn save(&mut self, kind: SnapshotKind) -> Result<StateBatch, StreamError>;
+
+    /// Takes back what was saved.
+    fn load(&mut self, state: &[StateBatch]) -> Result<(), StreamError>;
 
     /// Keys and bytes held.
     fn size(&self) -> (u64, u64);
+}
+
+impl<V: Serialize + DeserializeOwned> Memory for KeyedState<V> {
+    fn forget(&mut self, watermark: i64) {
+        self.expire(watermark);
+    }
+
+    fn save(&mut self, kind: SnapshotKind) -> Result<StateBatch, StreamError> {
+        self.snapshot(kind)
+    }
+
+    fn load(&mut self, state: &[StateBatch]) -> Result<(), StreamError> {
+        self.restore(state)
+    }
+
+    fn size(&self) -> (u64, u64) {
+        (self.len() as u64, self.bytes())
+    }
 }
 
 /// All detectors' configuration. A detector set to `null` is off.
@@ -169,10 +220,6 @@ fn meta(id: &str, title: &str, severity: Severity, tags: &[&str]) -> RuleMeta {
 
 fn micros(duration: std::time::Duration) -> i64 {
     i64::try_from(duration.as_micros()).unwrap_or(i64::MAX / 4)
-}
-
-fn size_of_state<V: Serialize + DeserializeOwned>(state: &KeyedState<V>) -> (u64, u64) {
-    (state.len() as u64, state.bytes())
 }
 
 /// Expiry is by the latest event of a key, so an older event must not bring it forward.

@@ -3,11 +3,11 @@
 
 use std::time::Duration;
 
-use companyos_stream::{KeyedState, SnapshotKind, StateBatch, StreamError};
+use companyos_stream::KeyedState;
 use glob::Pattern;
 use serde::{Deserialize, Serialize};
 
-use super::{Detector, Hit, PatternError, later, meta, micros, patterns};
+use super::{Detector, Hit, Memory, PatternError, later, meta, micros, patterns};
 use crate::{
     EvidenceRef,
     event::{Action, Build, Event},
@@ -202,22 +202,12 @@ impl Detector for SupplyChain {
         }
     }
 
-    fn expire(&mut self, watermark: i64) {
-        self.digests.expire(watermark);
-        self.registries.expire(watermark);
+    fn memories(&self) -> Vec<&dyn Memory> {
+        vec![&self.digests, &self.registries]
     }
 
-    fn snapshot(&mut self, kind: SnapshotKind) -> Result<Vec<StateBatch>, StreamError> {
-        Ok(vec![self.digests.snapshot(kind)?, self.registries.snapshot(kind)?])
-    }
-
-    fn restore(&mut self, state: &[StateBatch]) -> Result<(), StreamError> {
-        self.digests.restore(state)?;
-        self.registries.restore(state)
-    }
-
-    fn size(&self) -> (u64, u64) {
-        ((self.digests.len() + self.registries.len()) as u64, self.digests.bytes() + self.registries.bytes())
+    fn memories_mut(&mut self) -> Vec<&mut dyn Memory> {
+        vec![&mut self.digests, &mut self.registries]
     }
 }
 

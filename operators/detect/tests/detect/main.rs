@@ -2,5 +2,8 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+mod databases;
 mod operating;
+mod reloads;
 mod shipped;
+mod state;

@@ -12,7 +12,7 @@ use companyos_sigma::FieldMapping;
 use companyos_stream::{ShardOperator, SnapshotKind, TailRows};
 use serde_json::{Value, json};
 
-const RULE: &str = "
+pub(crate) const RULE: &str = "
 title: Bad Thing
 id: 11111111-1111-4111-8111-111111111111
 status: stable
@@ -22,7 +22,7 @@ detection: { selection: { signal_type: bad }, condition: selection }
 level: high
 tags: [attack.impact]
 ";
-const ID: &str = "11111111-1111-4111-8111-111111111111";
+pub(crate) const ID: &str = "11111111-1111-4111-8111-111111111111";
 
 const CORRELATION: &str = "
 title: Step
@@ -39,7 +39,7 @@ correlation: { type: event_count, rules: [step], group-by: [actor], timespan: 10
 level: high
 ";
 
-fn book(config: &str, candidates: &[(String, String)]) -> Arc<RuleBook> {
+pub(crate) fn book(config: &str, candidates: &[(String, String)]) -> Arc<RuleBook> {
     let config: RuleSetConfig = serde_yaml_ng::from_str(config).unwrap();
     let rules = [("bad.yaml".to_owned(), RULE.to_owned()), ("steps.yaml".to_owned(), CORRELATION.to_owned())];
     let book = RuleBook::from_texts(config, &rules, candidates, &FieldMapping::default()).unwrap();
@@ -48,7 +48,7 @@ fn book(config: &str, candidates: &[(String, String)]) -> Arc<RuleBook> {
 }
 
 /// Feeds events, one commit each; offsets go on from `offset`.
-fn feed(operator: &mut DetectOperator, events: &[Value], offset: usize) {
+pub(crate) fn feed(operator: &mut DetectOperator, events: &[Value], offset: usize) {
     for (i, event) in events.iter().enumerate() {
         let (stream, event) = events::complete(event, offset + i, &Defaults::default()).unwrap();
         let at = DateTime::parse_from_rfc3339(event["occurred_at"].as_str().unwrap()).unwrap().with_timezone(&Utc);
@@ -58,16 +58,16 @@ fn feed(operator: &mut DetectOperator, events: &[Value], offset: usize) {
     }
 }
 
-fn found(operator: &mut DetectOperator, events: &[Value]) -> Vec<Finding> {
+pub(crate) fn found(operator: &mut DetectOperator, events: &[Value]) -> Vec<Finding> {
     feed(operator, events, 0);
     operator.take_findings()
 }
 
-fn bad(at: &str, actor: &str) -> Value {
+pub(crate) fn bad(at: &str, actor: &str) -> Value {
     json!({"signal_type": "bad", "actor": actor, "at": at})
 }
 
-fn step(at: &str) -> Value {
+pub(crate) fn step(at: &str) -> Value {
     json!({"signal_type": "step", "actor": "eve", "at": at})
 }
 

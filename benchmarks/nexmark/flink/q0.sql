@@ -1,0 +1,1 @@
+SELECT auction, bidder, price, channel, url, occurred_at FROM bid;

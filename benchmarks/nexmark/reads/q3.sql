@@ -1,0 +1,1 @@
+SELECT name, city, state, unnest(auctions) AS id FROM q3

@@ -1,0 +1,1 @@
+SELECT category, avg(final) AS price FROM q4 GROUP BY category

@@ -1,0 +1,1 @@
+SELECT id, name, window_start FROM q8
