@@ -9,7 +9,7 @@ use std::{
 
 use arrow::datatypes::SchemaRef;
 use async_trait::async_trait;
-use companyos_pipelines::views::{ViewRegistry, ViewTable};
+use companyos_pipelines::views::{SHARD, Shard, ViewRegistry, ViewTable};
 use companyos_schemas::quarantine;
 use datafusion::{
     catalog::{
@@ -86,6 +86,8 @@ impl QueryTables {
         };
         let generation = readable(name, view)?;
         let state = self.scoped(&generation.table, generation.plan.state_schema.clone()).await?;
+        let shard = Shard::of_tenant(self.scope.tenant(), generation.shards);
+        let state = state.in_partition(SHARD, &shard.index.to_string());
         let joined = generation.plan.dimension.as_ref().and_then(|d| self.registry.dimensions().get(&d.name));
         let dimension = match joined {
             Some(dimension) => Some(self.views.dimension(dimension, &self.regions, &self.scope).await?),

@@ -52,6 +52,11 @@ impl ScopeFilter {
         })
     }
 
+    /// Whose rows.
+    pub fn tenant(&self) -> &str {
+        &self.tenant
+    }
+
     /// Regions whose roots hold rows of a table for this scope.
     pub fn roots(&self, quarantine: bool) -> &BTreeSet<String> {
         match quarantine {

@@ -59,6 +59,8 @@ pub(crate) struct ScopedTable {
     name: Arc<str>,
     schema: SchemaRef,
     scope: Vec<Expr>,
+    /// A partition column that the scope's predicate reads beside its own.
+    partition: Option<&'static str>,
     pinned: Vec<Pinned>,
 }
 
@@ -76,7 +78,15 @@ impl ScopedTable {
             }
         }
         let scope = scope.conjuncts(name == quarantine::TABLE);
-        Self { name: Arc::from(name), schema: Arc::new(Schema::new(fields)), scope, pinned }
+        Self { name: Arc::from(name), schema: Arc::new(Schema::new(fields)), scope, partition: None, pinned }
+    }
+
+    /// Only one partition: the others hold no row of the scope, and are not even looked at.
+    pub fn in_partition(mut self, column: &'static str, value: &str) -> Self {
+        self.scope
+            .push(Expr::Column(datafusion::common::Column::from_name(column)).eq(datafusion::prelude::lit(value)));
+        self.partition = Some(column);
+        self
     }
 
     async fn part(&self, pinned: &Pinned, projected: &SchemaRef, filters: &[Expr]) -> Result<Arc<dyn ExecutionPlan>> {
@@ -89,7 +99,11 @@ impl ScopedTable {
             scan = scan.with_file_paths(files.iter().cloned());
         }
         let have = scan.schema();
-        let wanted = |name: &String| projected.field_with_name(name).is_ok() || SCOPE_COLUMNS.contains(&name.as_str());
+        let wanted = |name: &String| {
+            projected.field_with_name(name).is_ok()
+                || SCOPE_COLUMNS.contains(&name.as_str())
+                || self.partition == Some(name.as_str())
+        };
         let columns: Vec<usize> =
             have.fields().iter().enumerate().filter(|(_, f)| wanted(f.name())).map(|(i, _)| i).collect();
         let known = |expr: &&Expr| expr.column_refs().iter().all(|c| have.field_with_name(&c.name).is_ok());

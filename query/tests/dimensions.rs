@@ -67,6 +67,9 @@ impl<'a> Place<'a> {
     }
 }
 
+/// Names and values.
+type Columns = &'static [(&'static str, &'static [&'static str])];
+
 /// A query process looks at the registry a few times a second.
 async fn until(fixture: &Fixture, sql: &str, seen: impl Fn(&support::Answer) -> bool) {
     tokio::time::timeout(Duration::from_secs(10), async {
@@ -148,7 +151,7 @@ async fn loading_again_replaces_it_at_once_and_what_views_use_stays() {
 async fn what_could_show_rows_to_others_is_refused() {
     let fixture = Fixture::filled(QueryConfig::default()).await;
     let mut place = Place::new(&fixture);
-    let cases: [(&str, bool, &[(&str, &[&str])], &str); 7] = [
+    let cases: [(&str, bool, Columns, &str); 7] = [
         ("plans", false, &[("plan", &["pro"])], "column \"tenant\": is missing"),
         ("plans", true, &[("tenant", &["alpha"])], "column \"tenant\": says whose rows they are"),
         ("product_events", true, &[("plan", &["pro"])], "is a table's name"),

@@ -52,6 +52,12 @@ async fn start_tasks(context: &Context) -> Result<Option<ShardTasks>> {
         jobs.push(("slo".to_owned(), OperatorJob::factory(make, &config.tasks, notices.clone())));
     }
     if config.detect.enabled {
+        if config.dlp.enabled && config.dlp.keys.is_none() {
+            tracing::warn!(
+                "dlp.keys is not set: users named by e-mail address are all masked alike, and detections that tell \
+                 users apart take them for one; `[dlp.keys]` gives each a token of its own"
+            );
+        }
         let make = detect_operators(&config.detect, context.shutdown.clone())?;
         jobs.push(("detect".to_owned(), OperatorJob::factory(make, &config.tasks, notices)));
     }

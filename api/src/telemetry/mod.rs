@@ -69,8 +69,8 @@ pub fn log_warnings() {
 
 /// Libraries that log as errors what their callers handle: a table that is not there yet, a topic
 /// that is there already, and a broker that is away (twenty times a second; librdkafka's own log says
-/// it once a change). The configured filter comes after and wins.
-const LOUD: &str = "buoyant_kernel=off,tansu_storage=off,rdkafka::client=off";
+/// it once a change), and a commit that another writer was faster with. The configured filter comes after and wins.
+const LOUD: &str = "buoyant_kernel=off,deltalake_core::kernel::transaction=off,tansu_storage=off,rdkafka::client=off";
 
 fn filter(configured: &str) -> Result<EnvFilter> {
     if std::env::var_os("RUST_LOG").is_some() {

@@ -149,7 +149,7 @@ fn rule(n: usize) -> String {
 
 /// A batch of events; `first` numbers them across batches.
 fn batch(first: usize, rows: usize, rules: usize) -> EventBatch {
-    let mut columns: Vec<Vec<Option<String>>> = vec![Vec::with_capacity(rows); 8];
+    let mut columns: Vec<Vec<Option<String>>> = (0..8).map(|_| Vec::with_capacity(rows)).collect();
     let mut ids = Vec::with_capacity(rows);
     for at in first..first + rows {
         let mut dice = Dice(at as u64 ^ 0xe7e7_0000);

@@ -67,6 +67,9 @@ struct Texts {
 }
 
 /// The tests of one field.
+/// Atoms by the first address of their network.
+type NetAtoms = AHashMap<IpAddr, Vec<u32>>;
+
 #[derive(Debug, Default)]
 pub(crate) struct FieldIndex {
     folded: Texts,
@@ -77,7 +80,7 @@ pub(crate) struct FieldIndex {
     set_atoms: Vec<u32>,
     loose: Vec<(u32, u32)>,
     /// By family (true is IPv6) and length of the prefix.
-    nets: Vec<((bool, u8), AHashMap<IpAddr, Vec<u32>>)>,
+    nets: Vec<((bool, u8), NetAtoms)>,
     numbers: Vec<(Compare, f64, u32)>,
 }
 

@@ -3,7 +3,10 @@
 use std::sync::Arc;
 
 use datafusion::{
-    arrow::{array::RecordBatch, compute::concat_batches},
+    arrow::{
+        array::RecordBatch,
+        compute::{SortColumn, concat_batches, lexsort_to_indices, take_record_batch},
+    },
     common::{DFSchema, DFSchemaRef},
     datasource::memory::MemorySourceConfig,
     error::DataFusionError,
@@ -122,8 +125,17 @@ impl ViewPlan {
         let all = concat_batches(&first.schema(), &batches).map_err(DataFusionError::from)?;
         match all.num_rows() {
             0 => Ok(None),
-            _ => retype(&all, &self.state_schema).map(Some),
+            _ => retype(&all, &self.state_schema).map(|state| Some(self.sorted(state))),
         }
+    }
+
+    /// By key, tenant first: a reader can pass over other tenants' row groups.
+    fn sorted(&self, state: RecordBatch) -> RecordBatch {
+        let keys = state.columns().iter().take(self.keys.len());
+        let keys: Vec<SortColumn> = keys.map(|c| SortColumn { values: c.clone(), options: None }).collect();
+        let order = lexsort_to_indices(&keys, None);
+        // Keys of a type that has no order stay as they are.
+        order.and_then(|order| take_record_batch(&state, &order)).unwrap_or(state)
     }
 
     fn columns_schema(&self) -> datafusion::arrow::datatypes::SchemaRef {

@@ -28,4 +28,4 @@ pub use registry::{Generation, RegistryError, View, ViewRegistry};
 pub use shard::Shard;
 pub use status::{PartStatus, ViewStatus};
 pub use table::ViewTable;
-pub(crate) use task::SHARD;
+pub use task::SHARD;

@@ -12,13 +12,19 @@ pub struct Shard {
 }
 
 impl Shard {
-    /// Whether a tenant belongs to it: the first eight bytes of the SHA-256 of the tenant's name,
+    /// The shard of a tenant among `of`: the first eight bytes of the SHA-256 of the tenant's name,
     /// big-endian, modulo the number of shards.
-    pub fn has(&self, tenant: &str) -> bool {
+    pub fn of_tenant(tenant: &str, of: u32) -> Self {
         let digest = Sha256::digest(tenant.as_bytes());
         let mut first = [0; 8];
         first.copy_from_slice(&digest[..8]);
-        u64::from_be_bytes(first) % u64::from(self.of.max(1)) == u64::from(self.index)
+        let of = of.max(1);
+        Self { index: (u64::from_be_bytes(first) % u64::from(of)) as u32, of }
+    }
+
+    /// Whether a tenant belongs to it.
+    pub fn has(&self, tenant: &str) -> bool {
+        Self::of_tenant(tenant, self.of).index == self.index
     }
 }
 

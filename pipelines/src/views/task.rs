@@ -25,8 +25,10 @@ use super::{
     stream_log::{StreamLog, schema_of},
 };
 
-/// Partition column of state tables.
-pub(crate) const SHARD: &str = "_shard";
+/// Partition column of state tables: the shard's number as text.
+pub const SHARD: &str = "_shard";
+/// State is read by tenant and sorted by it, so small row groups let a reader pass over the rest.
+const ROW_GROUP: usize = 8192;
 /// Rows of history aggregated at a time.
 const HISTORY_BYTES: usize = 64 << 20;
 /// Rows of the log aggregated at a time, when behind.
@@ -81,7 +83,9 @@ impl ViewTask {
             schema: Arc::new(Schema::new(fields)),
             partition_columns: vec![SHARD.to_owned()],
         };
-        let mut sink = DeltaSink::open(storage, spec, FileOptions::default()).await?;
+        let mut sink =
+            DeltaSink::open(storage, spec, FileOptions { max_row_group_rows: ROW_GROUP, ..FileOptions::default() })
+                .await?;
         let app_id: Arc<str> = Arc::from(format!("view/{}", shard.index));
         let committed = sink.load_positions(std::slice::from_ref(&app_id)).await?.first().copied().flatten();
         let committed = committed.and_then(|v| u64::try_from(v).ok());

@@ -38,6 +38,9 @@ pub struct Fold {
     pub task: &'static str,
 }
 
+/// What is folded is read by key and sorted by it; readers pass over row groups without theirs.
+const ROW_GROUP: usize = 8192;
+
 /// What a fold did.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Folded {
@@ -111,7 +114,9 @@ impl Fold {
         stored: &mut Stored,
     ) -> Result<(), MaintenanceError> {
         let store = live.log_store.object_store(None);
-        let mut encoder = FileEncoder::new(Target::new(live, &self.partition, self.task, self.below_bytes, 3));
+        let mut encoder = FileEncoder::new(
+            Target::new(live, &self.partition, self.task, self.below_bytes, 3).with_row_groups(ROW_GROUP),
+        );
         let encoder = blocking(&live.name, move || {
             for batch in &rows {
                 encoder.write(batch)?;

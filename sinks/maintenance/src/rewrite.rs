@@ -57,6 +57,12 @@ impl Target {
             bytes: usize::try_from(bytes).unwrap_or(usize::MAX),
         }
     }
+
+    /// With row groups of at most so many rows.
+    pub fn with_row_groups(mut self, rows: usize) -> Self {
+        self.properties = self.properties.into_builder().set_max_row_group_row_count(Some(rows.max(1))).build();
+        self
+    }
 }
 
 /// A file of the table, read.
