@@ -239,7 +239,7 @@ def send(deployment, connection, tenant, events):
 def event(tenant, number, feature="feature-x"):
     now = datetime.datetime.now(datetime.UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
     return {
-        "event_id": f"fresh-{number}", "occurred_at": now, "tenant": tenant, "env": "prod", "region": "local", "user_id": f"fresh-{number % 100}",
+        "event_id": f"fresh-{number}", "occurred_at": now, "tenant": tenant, "env": "prod", "region": "local", "user_id": "fresh-user",
         "role": "viewer", "feature": feature, "client": "web/1.5", "pii_classification": "pseudonymous", "payload": {"format": "csv"},
     }
 
