@@ -24,8 +24,9 @@ STREAM = "product_events"
 def run(args, folder):
     names = history.tenants(args.tenants)
     extra = f'[tasks]\nshards = {args.shards}\n[worker]\npipelines = ["{STREAM}"]'
-    report = {"machine": machine(), "rows": args.rows, "tenants": args.tenants, "users": args.users, "shards": args.shards, "runs": args.runs}
+    report = {"machine": machine(), "rows": args.rows, "tenants": args.tenants, "users": args.users, "shards": args.shards, "runs": args.runs, "held_mib": args.held_mib}
     report["history"] = history_in(folder / "history", args, names, extra)
+    args.stored_rows = report["history"]["rows"]
     work = folder / "run"
     shutil.rmtree(work, ignore_errors=True)
     # The run changes the log and adds files, but never a file that is there: links are enough.
@@ -34,12 +35,13 @@ def run(args, folder):
         deployment.start_broker()
         end = datetime.datetime.fromisoformat(report["history"]["end"])
         worker, report["backfill"] = backfill(deployment)
-        query = deployment.start("query")
+        query = deployment.start("query", QUERY__HELD_VIEWS_BYTES=args.held_mib << 20)
         deployment.ready(query)
         asked = questions.all_questions(end)
         sides = Sides(deployment, names)
         report["different_answers"] = compare(sides, asked, names[: args.compare])
         report["compared_tenants"] = len(names[: args.compare])
+        report["held_after"] = held_after(sides, asked, names)
         report["at_rest"] = [times(sides, question, names, args) for question in asked]
         report["fresh"] = fresh(deployment, sides, asked, names, args)
         report["memory"] = {p.name: p.status("VmHWM") for p in (worker, query)}
@@ -168,6 +170,21 @@ def compare(sides, asked, names):
     return different
 
 
+def held_after(sides, asked, names):
+    """Seconds until the query process holds the views of all tenants, which their plans show."""
+    began = time.monotonic()
+
+    def held(question, tenant):
+        plan = sides.ours(("", "EXPLAIN " + question[1]), tenant).to_pylist()
+        return "ScopedScan" not in str(plan)
+
+    for question in asked:
+        for tenant in names:
+            sides.ours(question, tenant)
+            wait_for(f"{question[0]} of {tenant}", lambda: held(question, tenant), 120, every=0.05)
+    return time.monotonic() - began
+
+
 def timed(ask, *arguments):
     began = time.perf_counter()
     ask(*arguments)
@@ -217,7 +234,8 @@ def fresh(deployment, sides, asked, names, args):
     finally:
         stop.set()
         producer.join()
-    wait_for("the views to catch up", lambda: caught_up(sides, names), 60)
+    rows = args.stored_rows + sum(sent) + len(lag)
+    wait_for("the views to catch up", lambda: caught_up(sides, names, rows), 60, every=1)
     sides.list_files()
     different = compare(sides, asked[:2], names[: args.compare])
     return {
@@ -265,11 +283,13 @@ def visible_after(deployment, sides, tenant, feature):
     return time.monotonic() - began
 
 
-def caught_up(sides, names):
-    """Whether the views' counts are those of the tables, for the first and the last tenant."""
-    for tenant in (names[0], names[-1]):
+def caught_up(sides, names, rows):
+    """Whether the table has all rows that were sent, and the views' counts are those of the table."""
+    total = 0
+    for tenant in names:
         viewed = sides.ours(("", "SELECT sum(events) FROM daily_active_users"), tenant).column(0)[0].as_py()
         stored = sides.ours(("", f"SELECT count(*) FROM {STREAM}"), tenant).column(0)[0].as_py()
         if viewed != stored:
             return False
-    return True
+        total += stored
+    return total == rows

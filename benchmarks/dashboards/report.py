@@ -33,6 +33,7 @@ def markdown(report):
         f"| backfill of all built-in views | {built['seconds']:.0f} s, {made['rows'] / built['seconds'] / 1000:,.0f} thousand rows/s, {built['cpu_seconds']:.0f} CPU s, worker's peak memory {mib(built['peak_memory'])} |",
         f"| state of views | {mib(sum(v['bytes'] for v in built['views'].values()))} in {sum(v['files'] for v in built['views'].values())} files |",
         f"| answers compared | {same} |",
+        f"| views held in memory | every view that was asked for, of every tenant, {report['held_after']:.0f} s after the answers were compared; at most {report['held_mib']:,} MiB (`query.held_views_bytes`) |",
         f"| peak memory in the end | worker {mib(report['memory']['worker'])}, query {mib(report['memory']['query'])} |",
         "",
         "## At rest",

@@ -34,6 +34,7 @@ def arguments():
     parser.add_argument("--fresh-seconds", default=60, type=int, help="length of the part in which events keep coming")
     parser.add_argument("--fresh-rate", default=50, type=int, help="events a second then, over all tenants")
     parser.add_argument("--shards", default=4, type=int, help="tasks.shards")
+    parser.add_argument("--held-mib", default=4096, type=int, help="query.held_views_bytes, in MiB")
     parser.add_argument("--dir", type=pathlib.Path, help="where tables and logs go, and stay: another run takes the history from there; a temporary folder otherwise")
     parser.add_argument("--results", default=HERE / "results.md", type=pathlib.Path)
     return parser.parse_args()
@@ -61,8 +62,9 @@ def main():
     finally:
         if not args.dir:
             shutil.rmtree(folder, ignore_errors=True)
-    if report["different_answers"]:
-        sys.exit(f"{len(report['different_answers'])} answers differ")
+    different = report["different_answers"] + report["fresh"]["different_answers"]
+    if different:
+        sys.exit(f"{len(different)} answers differ")
 
 
 if __name__ == "__main__":

@@ -14,6 +14,7 @@ pub mod generator;
 pub mod kafka;
 pub mod nexmark;
 pub mod process_tree;
+pub mod python_job;
 pub mod report;
 pub mod spark;
 pub mod suite;

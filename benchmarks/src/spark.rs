@@ -1,16 +1,15 @@
 //! Spark Structured Streaming on the same topic: spark/job.py, run and measured.
 
 use std::{
-    fs::{self, File},
+    fs,
     path::{Path, PathBuf},
-    process::{Command, Stdio},
-    time::{Duration, Instant},
+    time::Duration,
 };
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Result, ensure};
 use serde::{Deserialize, Serialize};
 
-use crate::{delta_log::DeltaLog, process_tree::ProcessTree};
+use crate::{delta_log::DeltaLog, python_job::PythonJob};
 
 /// What to run.
 #[derive(Debug, Clone)]
@@ -76,38 +75,19 @@ struct Batch {
     cpu_s_so_far: Option<f64>,
 }
 
-/// Makes the Python environment and fetches the jars, once per requirements.txt and pom.xml.
+fn python<'a>(dir: &'a Path, cache_dir: &'a Path) -> PythonJob<'a> {
+    PythonJob { name: "Spark", dir, cache_dir, interpreters: &["python3"] }
+}
+
+/// Makes the Python environment and fetches the jars, if they are not there yet.
 pub fn prepare(spark_dir: &Path, cache_dir: &Path) -> Result<()> {
-    let requirements = spark_dir.join("requirements.txt");
-    let pom = spark_dir.join("pom.xml");
-    let wanted = fs::read_to_string(&requirements)? + &fs::read_to_string(&pom)?;
-    let done = cache_dir.join("spark-prepared");
-    if fs::read_to_string(&done).is_ok_and(|prepared| prepared == wanted) {
-        return Ok(());
-    }
-    fs::create_dir_all(cache_dir)?;
-    let venv = cache_dir.join("spark-venv");
-    if !venv.join("bin/python").exists() {
-        check(Command::new("python3").args(["-m", "venv"]).arg(&venv))?;
-    }
-    check(Command::new(venv.join("bin/pip")).args(["install", "--quiet", "--requirement"]).arg(&requirements))?;
-    let jars = jars(cache_dir);
-    if jars.exists() {
-        fs::remove_dir_all(&jars)?;
-    }
-    check(
-        Command::new("mvn")
-            .args(["--quiet", "--batch-mode", "--file"])
-            .arg(&pom)
-            .arg("dependency:copy-dependencies")
-            .arg(format!("-DoutputDirectory={}", jars.display())),
-    )?;
-    Ok(fs::write(done, wanted)?)
+    python(spark_dir, cache_dir).prepare()
 }
 
 /// Runs the job to the end of the topic.
 pub fn run(config: &SparkConfig) -> Result<SparkResult> {
-    prepare(&config.spark_dir, &config.cache_dir)?;
+    let job = python(&config.spark_dir, &config.cache_dir);
+    job.prepare()?;
     if config.work_dir.exists() {
         fs::remove_dir_all(&config.work_dir)?;
     }
@@ -115,11 +95,8 @@ pub fn run(config: &SparkConfig) -> Result<SparkResult> {
     let table = config.work_dir.join("product_events");
     let report = config.work_dir.join("report.json");
     let log = config.work_dir.join("spark.log");
-    let out = File::create(&log)?;
-
-    let started = Instant::now();
-    let mut job = Command::new(config.cache_dir.join("spark-venv/bin/python"))
-        .arg(config.spark_dir.join("job.py"))
+    let mut command = job.command();
+    command
         .args(["--brokers", &config.brokers, "--topic", &config.topic, "--trigger", &config.trigger])
         .args(["--events", &config.events.to_string()])
         .args(["--max-offsets-per-trigger", &config.max_offsets_per_trigger.to_string()])
@@ -128,29 +105,10 @@ pub fn run(config: &SparkConfig) -> Result<SparkResult> {
         .arg("--checkpoint")
         .arg(config.work_dir.join("checkpoint"))
         .arg("--jars")
-        .arg(jars(&config.cache_dir))
+        .arg(job.jars())
         .arg("--report")
-        .arg(&report)
-        .stdin(Stdio::null())
-        .stdout(out.try_clone()?)
-        .stderr(out)
-        .spawn()
-        .context("starting Spark")?;
-    let tree = ProcessTree::watch(job.id())?;
-    let status = loop {
-        if let Some(status) = job.try_wait()? {
-            break status;
-        }
-        if started.elapsed() > config.timeout {
-            job.kill()?;
-            job.wait()?;
-            bail!("Spark did not finish within {:?}; see {}", config.timeout, log.display());
-        }
-        std::thread::sleep(Duration::from_millis(50));
-    };
-    let seconds = started.elapsed().as_secs_f64();
-    let usage = tree.finish()?;
-    ensure!(status.success(), "Spark ended with {status}; see {}", log.display());
+        .arg(&report);
+    let (seconds, usage) = job.run(&mut command, &log, config.timeout)?;
 
     let rows = DeltaLog::new(table).refresh()?;
     ensure!(rows == config.events, "Spark's table holds {rows} rows, the topic {} events", config.events);
@@ -180,16 +138,6 @@ fn steady(batches: &[Batch]) -> (f64, Option<f64>) {
     let rate = if seconds > 0.0 { rows as f64 / seconds } else { 0.0 };
     let cpu = || Some(after.last()?.cpu_s_so_far? - before.last()?.cpu_s_so_far?);
     (rate, cpu().map(|cpu_s| cpu_s / (rows as f64 / 1e6)))
-}
-
-fn jars(cache_dir: &Path) -> PathBuf {
-    cache_dir.join("spark-jars")
-}
-
-fn check(command: &mut Command) -> Result<()> {
-    let status = command.status().with_context(|| format!("{command:?}"))?;
-    ensure!(status.success(), "{command:?} ended with {status}");
-    Ok(())
 }
 
 #[cfg(test)]

@@ -1,6 +1,6 @@
 -- Of the users first seen in a month, how many came back in each month after it.
 WITH months AS (
-  SELECT DISTINCT user_id, date_trunc('month', day) AS month FROM user_activity
+  SELECT DISTINCT user_id, month FROM user_months
 ), firsts AS (
   SELECT user_id, min(month) AS cohort FROM months GROUP BY user_id
 )

@@ -126,6 +126,7 @@ impl World {
             home: self.storage.clone(),
             region: Arc::from("eu"),
             storage: self.storage.clone(),
+            archive: None,
             shard: SHARD,
         };
         let mut maintainer = ViewMaintainer::new(setup);

@@ -18,7 +18,7 @@ use arrow::{
     datatypes::DataType,
     util::display::{ArrayFormatter, FormatOptions},
 };
-use companyos_maintenance::{Maintainer, MaintenanceConfig, RegionStorage, Task, erase};
+use companyos_maintenance::{Maintainer, MaintenanceConfig, RegionStorage, Task, announce_erasure, erase};
 use companyos_pipelines::views::{MaintainerSetup, Shard, ViewMaintainer, ViewRegistry, ViewsConfig};
 use companyos_schemas::{Stream, arrow_schema};
 use companyos_sinks::{
@@ -52,6 +52,8 @@ struct World {
     rng: StdRng,
     offset: i64,
     sink: Option<DeltaSink>,
+    /// Events are of some days before it and a day after.
+    start: i64,
 }
 
 impl World {
@@ -60,7 +62,14 @@ impl World {
         let dir = tempfile::tempdir().unwrap();
         let url = Url::from_directory_path(dir.path()).unwrap();
         let storage = Storage::open(&url, &BTreeMap::new()).unwrap();
-        Self { _dir: dir, storage, rng: StdRng::seed_from_u64(seed), offset: 0, sink: None }
+        Self {
+            _dir: dir,
+            storage,
+            rng: StdRng::seed_from_u64(seed),
+            offset: 0,
+            sink: None,
+            start: 1_709_157_600_000_000,
+        }
     }
 
     fn setup(&self, index: u32, of: u32) -> MaintainerSetup {
@@ -69,12 +78,27 @@ impl World {
             home: self.storage.clone(),
             region: Arc::from("eu"),
             storage: self.storage.clone(),
+            archive: None,
             shard: Shard { index, of },
         }
     }
 
     fn maintainers(&self, of: u32) -> Vec<ViewMaintainer> {
         (0..of).map(|index| ViewMaintainer::new(self.setup(index, of))).collect()
+    }
+
+    /// Folders of state tables that hold files.
+    fn state_files(&self) -> BTreeSet<String> {
+        let mut tables = BTreeSet::new();
+        for entry in std::fs::read_dir(self._dir.path()).unwrap() {
+            let entry = entry.unwrap();
+            let name = entry.file_name().into_string().unwrap();
+            if name.starts_with("view_") && std::fs::read_dir(entry.path().join("_delta_log")).unwrap().next().is_some()
+            {
+                tables.insert(name);
+            }
+        }
+        tables
     }
 
     async fn create(&self, sql: &str, shards: u32) {
@@ -113,9 +137,9 @@ impl World {
     }
 
     fn events(&mut self, rows: usize) -> RecordBatch {
+        let start = self.start;
         let rng = &mut self.rng;
         let schema = arrow_schema::table_schema(Stream::ProductEvents);
-        let start = 1_709_157_600_000_000_i64;
         let times: Vec<i64> = (0..rows).map(|_| start + rng.random_range(-3 * 1440..1440) * 60_000_000).collect();
         let mut words = |of: &[&str]| -> ArrayRef {
             Arc::new(StringArray::from_iter_values((0..rows).map(|_| of[rng.random_range(0..of.len())].to_owned())))
@@ -274,6 +298,110 @@ async fn a_changed_view_is_built_beside_the_old_one() {
     settle(&mut maintainers).await;
     let batch = BATCH.replace("FROM events", "FROM events WHERE role = 'admin'");
     world.assert_current("adoption", &batch).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn archived_days_are_part_of_a_views_history_and_of_what_is_erased() {
+    let mut world = World::new(9);
+    let archive = tempfile::tempdir().unwrap();
+    let url = Url::from_directory_path(archive.path()).unwrap();
+    let archive = Storage::open(&url, &BTreeMap::new()).unwrap();
+    world.write(200).await;
+    world.create(SESSIONS, 1).await;
+    let mut setup = world.setup(0, 1);
+    setup.archive = Some(archive.clone());
+    let mut maintainers = vec![ViewMaintainer::new(setup)];
+    settle(&mut maintainers).await;
+    world.assert_current("sessions", SESSIONS_BATCH).await;
+    let (whole, _) = world.both("sessions", SESSIONS_BATCH).await;
+    let mut config = MaintenanceConfig::default();
+    config.archive.after_days = 30;
+    let regions =
+        vec![RegionStorage { region: "eu".into(), hot: world.storage.clone(), archive: Some(archive.clone()) }];
+    let maintenance = Maintainer::new(config, regions).unwrap();
+    let reports = maintenance.run_all_once(&[Task::Archive]).await.unwrap();
+    assert!(reports.iter().all(|r| r.failures().next().is_none()), "{reports:?}");
+    settle(&mut maintainers).await;
+    let (ours, hot) = world.both("sessions", SESSIONS_BATCH).await;
+    assert!(hot.is_empty(), "all days are old");
+    assert_eq!(ours, whole, "rows that move stay in the view");
+    // Made after the move, beside events of a day that is archived already.
+    world.write(40).await;
+    world.create(&SESSIONS.replace("sessions AS", "late AS"), 1).await;
+    settle(&mut maintainers).await;
+    let (kept, _) = world.both("sessions", SESSIONS_BATCH).await;
+    let (late, _) = world.both("late", SESSIONS_BATCH).await;
+    assert_eq!(late, kept);
+    // The user's rows are in both roots; then somebody's that are in the archive only.
+    let alphas = |rows: &[Vec<String>], user: &str| rows.iter().filter(|r| r[0] == "alpha" && r[3] == user).count();
+    assert!(alphas(&kept, "u3") > 0);
+    for root in [&archive, &world.storage] {
+        erase(root, "product_events", "alpha", "user_id", "u3").await.unwrap();
+    }
+    settle(&mut maintainers).await;
+    assert!(alphas(&kept, "u2") > 0);
+    assert!(erase(&archive, "product_events", "alpha", "user_id", "u2").await.unwrap().rows > 0);
+    erase(&world.storage, "product_events", "alpha", "user_id", "u2").await.unwrap();
+    announce_erasure(&world.storage, "product_events", "alpha").await.unwrap();
+    settle(&mut maintainers).await;
+    let left: Vec<_> = kept.into_iter().filter(|r| !(r[0] == "alpha" && (r[3] == "u3" || r[3] == "u2"))).collect();
+    for view in ["sessions", "late"] {
+        assert_eq!(world.both(view, SESSIONS_BATCH).await.0, left, "{view}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn state_of_views_that_are_gone_is_deleted_after_a_while() {
+    let mut world = World::new(7);
+    world.write(50).await;
+    world.create(VIEW, 2).await;
+    let mut maintainers = world.maintainers(2);
+    settle(&mut maintainers).await;
+    let changed = VIEW.replace("GROUP BY feature,", "WHERE role = 'admin' GROUP BY feature,");
+    world.create(&changed, 2).await;
+    settle(&mut maintainers).await;
+    settle(&mut maintainers).await;
+    assert_eq!(world.state_files().len(), 2, "readers may be at the old table still");
+    let soon = |index| {
+        let mut setup = world.setup(index, 2);
+        setup.config.keep_retired = Duration::ZERO;
+        ViewMaintainer::new(setup)
+    };
+    let mut maintainers = vec![soon(0), soon(1)];
+    settle(&mut maintainers).await;
+    assert_eq!(world.state_files().len(), 1);
+    let batch = BATCH.replace("FROM events", "FROM events WHERE role = 'admin'");
+    world.assert_current("adoption", &batch).await;
+    // The first definition once more: it starts from the history, not from what was there.
+    world.create(VIEW, 2).await;
+    settle(&mut maintainers).await;
+    settle(&mut maintainers).await;
+    world.assert_current("adoption", BATCH).await;
+    assert_eq!(world.state_files().len(), 1);
+    ViewRegistry::new(&world.storage).drop_view("adoption").await.unwrap();
+    settle(&mut maintainers).await;
+    assert!(world.state_files().is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn windows_beyond_the_retention_are_let_go() {
+    const SQL: &str = "CREATE MATERIALIZED VIEW adoption WITH (retention = '30 days') AS SELECT \
+                       tumble(interval '1 day') AS day, count(*) AS n FROM product_events \
+                       GROUP BY tumble(interval '1 day')";
+    let mut world = World::new(8);
+    world.create(SQL, 1).await;
+    let mut maintainers = world.maintainers(1);
+    // All events are of 2024 but those of the last commits.
+    for commit in 0..30 {
+        if commit == 20 {
+            world.start = chrono::Utc::now().timestamp_micros();
+        }
+        world.write(20).await;
+        settle(&mut maintainers).await;
+    }
+    let kept = "SELECT tenant, env, region, date_bin(interval '1 day', occurred_at) AS day, count(*) AS n FROM events \
+                WHERE occurred_at >= now() - interval '30 days' GROUP BY 1, 2, 3, 4";
+    world.assert_current("adoption", kept).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

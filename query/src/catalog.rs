@@ -3,31 +3,36 @@
 
 use std::{
     collections::{BTreeMap, HashMap},
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
     time::Duration,
 };
 
-use arrow::datatypes::SchemaRef;
+use arrow::{array::RecordBatch, datatypes::SchemaRef};
 use async_trait::async_trait;
 use companyos_pipelines::views::{SHARD, Shard, ViewRegistry, ViewTable};
 use companyos_schemas::quarantine;
+use companyos_views::HeldRows;
 use datafusion::{
     catalog::{
         CatalogProvider, CatalogProviderList, MemoryCatalogProvider, MemoryCatalogProviderList, SchemaProvider,
         TableProvider,
     },
-    datasource::TableType,
+    datasource::{MemTable, TableType},
     error::{DataFusionError, Result},
 };
-use futures::future::try_join_all;
+use futures::future::{join_all, try_join_all};
 use tokio::sync::{Mutex, OnceCell};
 
 use crate::{
     error::QueryError,
+    held::{HeldViews, Wanted},
     root::Root,
     scope_filter::ScopeFilter,
     scoped_table::{ScopedTable, contract, table_names},
-    snapshots::{Snapshots, TableVersion},
+    snapshots::{Pinned, Snapshots, TableVersion},
     views::{Views, readable},
 };
 
@@ -51,8 +56,11 @@ pub(crate) struct QueryTables {
     scope: ScopeFilter,
     limit: Duration,
     views: Arc<Views>,
+    held: Arc<HeldViews>,
     registry: Arc<ViewRegistry>,
     resolved: HashMap<String, OnceCell<Arc<dyn TableProvider>>>,
+    /// Rows of tables in memory; [`usize::MAX`] once a table is not.
+    rows: AtomicUsize,
     versions: Mutex<Vec<TableVersion>>,
 }
 
@@ -62,11 +70,27 @@ impl QueryTables {
         snapshots: Arc<Snapshots>,
         scope: ScopeFilter,
         limit: Duration,
-        views: Arc<Views>,
+        (views, held): (Arc<Views>, Arc<HeldViews>),
         registry: Arc<ViewRegistry>,
     ) -> Self {
         let resolved = names(&registry).into_iter().map(|name| (name, OnceCell::new())).collect();
-        Self { regions, snapshots, scope, limit, views, registry, resolved, versions: Mutex::default() }
+        Self {
+            regions,
+            snapshots,
+            scope,
+            limit,
+            views,
+            held,
+            registry,
+            resolved,
+            rows: AtomicUsize::new(0),
+            versions: Mutex::default(),
+        }
+    }
+
+    /// Whether everything resolved so far is in memory and has so few rows.
+    pub fn has_at_most(&self, rows: usize) -> bool {
+        self.rows.load(Ordering::Relaxed) <= rows
     }
 
     /// Versions of the tables resolved so far, sorted.
@@ -85,30 +109,81 @@ impl QueryTables {
             return Ok(Arc::new(self.scoped(name, schema).await?));
         };
         let generation = readable(name, view)?;
-        let state = self.scoped(&generation.table, generation.plan.state_schema.clone()).await?;
         let shard = Shard::of_tenant(self.scope.tenant(), generation.shards);
-        let state = state.in_partition(SHARD, &shard.index.to_string());
+        let partition = (SHARD, shard.index.to_string());
+        let wanted = Wanted { generation: generation.clone(), scope: self.scope.clone(), partition };
+        let state = match self.held(&wanted).await {
+            Some(HeldRows::Answer(rows)) => return self.in_memory(&generation.plan.schema, rows),
+            Some(HeldRows::State(rows)) => self.in_memory(&generation.plan.state_schema, rows)?,
+            None => self.state(&wanted).await?,
+        };
         let joined = generation.plan.dimension.as_ref().and_then(|d| self.registry.dimensions().get(&d.name));
         let dimension = match joined {
             Some(dimension) => Some(self.views.dimension(dimension, &self.regions, &self.scope).await?),
             None => None,
         };
-        Ok(Arc::new(ViewTable { generation, state: Arc::new(state), dimension }))
+        Ok(Arc::new(ViewTable { generation, state, dimension }))
+    }
+
+    /// A view's rows from memory, if all regions' are there.
+    async fn held(&self, wanted: &Wanted) -> Option<HeldRows> {
+        let regions = self.scope.roots(false).iter().filter_map(|region| self.regions.get(region));
+        let roots: Vec<&Arc<Root>> = regions.map(|roots| &roots.hot).collect();
+        let found = join_all(roots.iter().map(|root| self.held.rows(wanted, root))).await;
+        let found = found.into_iter().collect::<Option<Vec<_>>>()?;
+        let mut all = HeldRows::none(&wanted.generation.plan);
+        for (root, (version, rows)) in roots.into_iter().zip(found) {
+            self.note(&wanted.generation.table, root, version).await;
+            all.append(rows);
+        }
+        Some(all)
+    }
+
+    fn in_memory(&self, schema: &SchemaRef, rows: Vec<RecordBatch>) -> Result<Arc<dyn TableProvider>, QueryError> {
+        let count: usize = rows.iter().map(RecordBatch::num_rows).sum();
+        let add = |rows: usize| Some(rows.saturating_add(count));
+        // Never fails: the closure always has an answer.
+        let _ = self.rows.fetch_update(Ordering::Relaxed, Ordering::Relaxed, add);
+        Ok(Arc::new(MemTable::try_new(schema.clone(), vec![rows])?))
+    }
+
+    /// A view's state, pinned in every region; it is held before long.
+    async fn state(&self, wanted: &Wanted) -> Result<Arc<dyn TableProvider>, QueryError> {
+        let (table, schema) = (&wanted.generation.table, &wanted.generation.plan.state_schema);
+        let pinned = self.pin(table).await?;
+        for part in &pinned {
+            self.held.take_in(wanted, part);
+        }
+        let (column, value) = &wanted.partition;
+        Ok(Arc::new(ScopedTable::new(table, schema, &self.scope, pinned).in_partition(column, value)))
     }
 
     /// A Delta table, pinned in every region of the scope.
     async fn scoped(&self, name: &str, schema: SchemaRef) -> Result<ScopedTable, QueryError> {
+        let pinned = self.pin(name).await?;
+        Ok(ScopedTable::new(name, &schema, &self.scope, pinned))
+    }
+
+    async fn pin(&self, name: &str) -> Result<Vec<Pinned>, QueryError> {
         let regions = self.scope.roots(name == quarantine::TABLE);
         let roots = regions.iter().filter_map(|region| self.regions.get(region));
         let pins = roots.map(|r| self.snapshots.pin(&r.hot, r.archive.as_ref(), name, self.limit));
-        let pinned: Vec<_> = try_join_all(pins).await?.into_iter().flatten().collect();
-        self.versions.lock().await.extend(pinned.iter().map(|part| TableVersion {
-            table: name.to_owned(),
-            region: part.root.region.to_string(),
-            archive: part.root.archive,
-            version: part.table.version().unwrap_or(0),
-        }));
-        Ok(ScopedTable::new(name, &schema, &self.scope, pinned))
+        let pinned: Vec<Pinned> = try_join_all(pins).await?.into_iter().flatten().collect();
+        self.rows.store(usize::MAX, Ordering::Relaxed);
+        for part in &pinned {
+            self.note(name, &part.root, part.table.version().unwrap_or(0)).await;
+        }
+        Ok(pinned)
+    }
+
+    /// Remembers what is read at which version.
+    async fn note(&self, table: &str, root: &Root, version: u64) {
+        self.versions.lock().await.push(TableVersion {
+            table: table.to_owned(),
+            region: root.region.to_string(),
+            archive: root.archive,
+            version,
+        });
     }
 }
 

@@ -30,6 +30,8 @@ pub struct QueryConfig {
     pub target_partitions: usize,
     /// Bytes of Parquet footers kept in memory, so that a file's is read once.
     pub metadata_cache_bytes: usize,
+    /// Bytes of views kept in memory for scopes that ask for them again; 0 keeps none.
+    pub held_views_bytes: usize,
 }
 
 impl Default for QueryConfig {
@@ -46,6 +48,7 @@ impl Default for QueryConfig {
             max_statement_bytes: 64 << 10,
             target_partitions: 0,
             metadata_cache_bytes: 64 << 20,
+            held_views_bytes: 512 << 20,
         }
     }
 }

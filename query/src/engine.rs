@@ -26,6 +26,7 @@ use crate::{
     config::{ConfigError, QueryConfig},
     depth::check_depth,
     error::QueryError,
+    held::HeldViews,
     policy,
     root::{Root, shared_runtime, with_own_stores},
     rows::{RowStream, Watch, plain_schema},
@@ -42,6 +43,7 @@ pub struct QueryEngine {
     regions: Arc<BTreeMap<String, RegionRoots>>,
     snapshots: Arc<Snapshots>,
     views: Arc<Views>,
+    held: Arc<HeldViews>,
     /// Copied for every query; never run in.
     session: SessionState,
     places: DashMap<String, Arc<Semaphore>>,
@@ -113,12 +115,14 @@ impl QueryEngine {
             .build();
         policy::remove_functions(&mut session);
         datafusion_functions_json::register_all(&mut session)?;
+        let held = config.held_views_bytes;
         Ok(Self {
             config,
             tenancy,
             regions: Arc::new(regions),
             snapshots: Arc::default(),
             views: Arc::new(Views::new(home)),
+            held: Arc::new(HeldViews::new(held)),
             session,
             places: DashMap::new(),
         })
@@ -145,7 +149,7 @@ impl QueryEngine {
             Ok(registry) => registry?,
             Err(_) => return Err(QueryError::Timeout { seconds: self.config.statement_timeout_seconds }),
         };
-        let views = self.views.clone();
+        let views = (self.views.clone(), self.held.clone());
         let tables = QueryTables::new(self.regions.clone(), self.snapshots.clone(), filter, timeout, views, registry);
         let tables = Arc::new(tables);
         let planning = on_deep_stack(start(self.session.clone(), tables.clone(), sql.to_owned(), params));
@@ -217,6 +221,9 @@ async fn on_deep_stack<T: Send + 'static>(
     planned.await.unwrap_or(Err(QueryError::Internal))
 }
 
+/// Up to so many rows in memory, handing them between threads takes longer than the work.
+const ROWS_OF_ONE_THREAD: usize = 200_000;
+
 async fn start(
     base: SessionState,
     tables: Arc<QueryTables>,
@@ -225,10 +232,10 @@ async fn start(
 ) -> Result<SendableRecordBatchStream, QueryError> {
     let state = SessionStateBuilder::new_from_existing(base)
         .with_session_id(String::new())
-        .with_catalog_list(catalog_list(tables)?)
+        .with_catalog_list(catalog_list(tables.clone())?)
         .build();
     // Through a context, so that now() is this query's time.
-    let state = SessionContext::new_with_state(state).state();
+    let mut state = SessionContext::new_with_state(state).state();
     let dialect = state.config().options().sql_parser.dialect;
     let statement = state.sql_to_statement(&sql, &dialect)?;
     policy::check_statement(&statement)?;
@@ -236,6 +243,12 @@ async fn start(
     policy::check_plan(&plan)?;
     if !params.is_empty() {
         plan = plan.with_param_values(ParamValues::from(params))?;
+    }
+    if tables.has_at_most(ROWS_OF_ONE_THREAD) {
+        let options = state.config_mut().options_mut();
+        options.execution.target_partitions = 1;
+        // A second look at the plan costs more than it could save.
+        options.optimizer.max_passes = 1;
     }
     let plan = state.optimize(&plan)?;
     let plan = state.query_planner().create_physical_plan(&plan, &state).await?;

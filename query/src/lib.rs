@@ -14,6 +14,7 @@ mod depth;
 mod engine;
 mod error;
 pub mod format;
+mod held;
 mod http;
 mod policy;
 mod root;

@@ -20,7 +20,7 @@ use datafusion::{
 use crate::error::QueryError;
 
 /// What a query may read.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(crate) struct ScopeFilter {
     tenant: String,
     envs: Option<BTreeSet<String>>,

@@ -29,6 +29,8 @@ pub(crate) struct Views {
 #[derive(Debug)]
 struct Known {
     registry: ViewRegistry,
+    /// The registry as queries have it, until it changes.
+    shared: Option<Arc<ViewRegistry>>,
     looked: Option<Instant>,
 }
 
@@ -37,22 +39,29 @@ const FRESH: Duration = Duration::from_millis(250);
 
 impl Views {
     pub fn new(home: &Storage) -> Self {
-        Self { known: Mutex::new(Known { registry: ViewRegistry::new(home), looked: None }), loaded: DashMap::new() }
+        Self {
+            known: Mutex::new(Known { registry: ViewRegistry::new(home), shared: None, looked: None }),
+            loaded: DashMap::new(),
+        }
     }
 
     /// The registry as it is now.
     pub async fn current(&self) -> Result<Arc<ViewRegistry>, QueryError> {
         let mut known = self.known.lock().await;
         if known.looked.is_none_or(|at| at.elapsed() > FRESH) {
-            known.registry.refresh().await.map_err(|error| {
+            let changed = known.registry.refresh().await.map_err(|error| {
                 tracing::error!(%error, "the registry of views cannot be read");
                 QueryError::Storage
             })?;
             known.looked = Some(Instant::now());
+            if changed {
+                known.shared = None;
+            }
             let dimensions = known.registry.dimensions();
             self.loaded.retain(|(region, path), _| dimensions.iter().any(|(_, d)| d.objects.get(region) == Some(path)));
         }
-        Ok(Arc::new(known.registry.clone()))
+        let known = &mut *known;
+        Ok(known.shared.get_or_insert_with(|| Arc::new(known.registry.clone())).clone())
     }
 
     /// A dimension's rows as one scope sees them.
@@ -63,14 +72,9 @@ impl Views {
         scope: &ScopeFilter,
     ) -> Result<Arc<dyn TableProvider>, QueryError> {
         let mut seen = Vec::new();
-        let by_region = dimension.schema.field_with_name("region").is_ok();
-        for (region, path) in &dimension.objects {
-            // Rows without a region lie in the home region and are of all of them.
-            if by_region && !scope.roots(false).contains(region) {
-                continue;
-            }
+        for (region, path) in dimension.objects_for(|region| scope.roots(false).contains(region)) {
             let roots = regions.get(region).ok_or(QueryError::Storage)?;
-            let place = (region.clone(), path.clone());
+            let place = (region.to_owned(), path.to_owned());
             let known = self.loaded.get(&place).map(|rows| rows.clone());
             let rows = match known {
                 Some(rows) => rows,
@@ -96,14 +100,14 @@ impl Views {
     /// Makes or changes a view; false if it is the same already.
     pub async fn create(&self, sql: &str, regions: BTreeSet<String>, shards: u32) -> Result<bool, RegistryError> {
         let mut known = self.known.lock().await;
-        known.looked = None;
+        (known.looked, known.shared) = (None, None);
         known.registry.create(sql, regions, shards, false, false).await
     }
 
     /// Removes a view.
     pub async fn drop_view(&self, name: &str) -> Result<(), RegistryError> {
         let mut known = self.known.lock().await;
-        known.looked = None;
+        (known.looked, known.shared) = (None, None);
         known.registry.drop_view(name).await
     }
 }

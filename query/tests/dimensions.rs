@@ -12,16 +12,12 @@ use std::{
 };
 
 use arrow::array::{ArrayRef, Int64Array, RecordBatch, StringArray};
-use companyos_pipelines::views::{
-    DimensionError, LoadDimension, MaintainerSetup, RegistryError, Shard, ViewMaintainer, ViewRegistry, ViewsConfig,
-    erase_from_dimensions,
-};
+use companyos_pipelines::views::{DimensionError, LoadDimension, RegistryError, ViewRegistry, erase_from_dimensions};
 use companyos_query::QueryConfig;
 use companyos_sinks::storage::Storage;
 use serde_json::json;
-use support::{ALPHA_ROWS, BETA_ROWS, Fixture};
+use support::{ALPHA_ROWS, BETA_ROWS, Fixture, views::REGIONS};
 
-const REGIONS: [&str; 2] = ["eu-west-1", "us-east-1"];
 const VIEW: &str = "CREATE MATERIALIZED VIEW by_category AS SELECT f.category, count(*) AS n FROM product_events \
                     LEFT JOIN features f ON product_events.feature = f.name GROUP BY f.category";
 
@@ -32,7 +28,7 @@ struct Place<'a> {
 
 impl<'a> Place<'a> {
     fn new(fixture: &'a Fixture) -> Self {
-        Self { fixture, registry: ViewRegistry::new(&fixture.storage(REGIONS[0])) }
+        Self { fixture, registry: fixture.registry() }
     }
 
     fn storages(&self) -> BTreeMap<String, Storage> {
@@ -53,17 +49,7 @@ impl<'a> Place<'a> {
     }
 
     async fn build(&self) {
-        for region in REGIONS {
-            let setup = MaintainerSetup {
-                config: ViewsConfig { registry_interval: Duration::ZERO, ..ViewsConfig::default() },
-                home: self.fixture.storage(REGIONS[0]),
-                region: Arc::from(region),
-                storage: self.fixture.storage(region),
-                shard: Shard { index: 0, of: 1 },
-            };
-            let mut maintainer = ViewMaintainer::new(setup);
-            while maintainer.round().await.is_ok_and(|moved| moved) {}
-        }
+        self.fixture.build_views().await;
     }
 }
 

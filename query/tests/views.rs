@@ -5,46 +5,24 @@
 
 mod support;
 
-use std::{collections::BTreeSet, sync::Arc, time::Duration};
+use std::time::Duration;
 
 use axum::http::{Request, StatusCode};
-use companyos_pipelines::views::{MaintainerSetup, Shard, ViewMaintainer, ViewRegistry, ViewsConfig};
 use companyos_query::QueryConfig;
 use serde_json::json;
 use support::{ALPHA_ROWS, BETA_ROWS, Fixture};
 
-const REGIONS: [&str; 2] = ["eu-west-1", "us-east-1"];
-
-async fn create(fixture: &Fixture, sql: &str) {
-    let mut registry = ViewRegistry::new(&fixture.storage("eu-west-1"));
-    let regions: BTreeSet<String> = REGIONS.map(str::to_owned).into();
-    assert!(registry.create(sql, regions, 1, false, false).await.is_ok(), "{sql}");
-}
-
-async fn build(fixture: &Fixture) {
-    for region in REGIONS {
-        let setup = MaintainerSetup {
-            config: ViewsConfig { registry_interval: Duration::ZERO, ..ViewsConfig::default() },
-            home: fixture.storage("eu-west-1"),
-            region: Arc::from(region),
-            storage: fixture.storage(region),
-            shard: Shard { index: 0, of: 1 },
-        };
-        let mut maintainer = ViewMaintainer::new(setup);
-        while maintainer.round().await.is_ok_and(|moved| moved) {}
-    }
-}
-
 async fn with_view() -> Fixture {
     let fixture = Fixture::filled(QueryConfig::default()).await;
-    create(
-        &fixture,
-        "CREATE MATERIALIZED VIEW adoption AS SELECT feature, tumble(interval '1 day') AS day, count(*) AS events, \
+    fixture
+        .create_view(
+            "CREATE MATERIALIZED VIEW adoption AS SELECT feature, tumble(interval '1 day') AS day, count(*) AS events, \
          count(DISTINCT user_id) AS users, max(user_id) AS last_user FROM product_events \
          GROUP BY feature, tumble(interval '1 day')",
-    )
-    .await;
-    build(&fixture).await;
+        )
+        .await
+        .unwrap();
+    fixture.build_views().await;
     fixture
 }
 
@@ -98,11 +76,11 @@ async fn a_view_can_be_joined_filtered_and_is_listed() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_view_that_is_being_built_says_so() {
     let fixture = Fixture::filled(QueryConfig::default()).await;
-    create(&fixture, "CREATE MATERIALIZED VIEW totals AS SELECT count(*) AS n FROM product_events").await;
+    fixture.create_view("CREATE MATERIALIZED VIEW totals AS SELECT count(*) AS n FROM product_events").await.unwrap();
     let answer = fixture.ask("alpha", "SELECT * FROM totals").await;
     assert_eq!(answer.status, StatusCode::BAD_REQUEST, "{}", answer.text());
     assert!(answer.text().contains("is being built: 0 of 2 parts"), "{}", answer.text());
-    build(&fixture).await;
+    fixture.build_views().await;
     tokio::time::timeout(Duration::from_secs(10), async {
         while fixture.ask("alpha", "SELECT * FROM totals").await.status != StatusCode::OK {
             tokio::task::yield_now().await;
@@ -132,7 +110,7 @@ async fn views_are_made_and_dropped_by_request_with_the_permission_for_it() {
     assert_eq!(refused.status, StatusCode::BAD_REQUEST);
     assert!(refused.text().contains("line 1, column 38: median has to keep every value"), "{}", refused.text());
     assert_eq!(send("operator", "SELECT 1").await.status, StatusCode::BAD_REQUEST);
-    build(&fixture).await;
+    fixture.build_views().await;
     let listed = fixture.send(Request::get("/v1/views"), "beta", &[], String::new()).await.json();
     assert_eq!((&listed[0]["name"], &listed[0]["ready"]), (&json!("totals"), &json!(true)), "{listed}");
     let answer = fixture.ask("beta", "SELECT sum(n) FROM totals").await;

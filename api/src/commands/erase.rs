@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 use anyhow::{Result, ensure};
 use clap::Args;
-use companyos_maintenance::{erase, person_columns};
+use companyos_maintenance::{Erased, announce_erasure, erase, person_columns};
 use companyos_pipelines::views::erase_from_dimensions;
 use companyos_sinks::storage::Storage;
 use serde_json::json;
@@ -35,11 +35,20 @@ pub async fn run(args: EraseArgs) -> Result<ExitCode> {
     ensure!(config.tenancy.tenants.contains_key(&args.tenant), "no tenant {:?}", args.tenant);
     let mut failed = false;
     for (name, region) in &config.tenancy.regions {
-        let mut places = vec![("hot", Storage::for_region(region)?)];
-        places.extend(Storage::archive_of(region)?.map(|storage| ("archive", storage)));
-        for (place, storage) in places {
-            for (table, column) in person_columns() {
-                let done = erase(&storage, table, &args.tenant, column, &args.user).await;
+        let hot = Storage::for_region(region)?;
+        let archive = Storage::archive_of(region)?;
+        for (table, column) in person_columns() {
+            let mut archived = 0;
+            // The archive first: what is made of both tables looks at them after the hot one changed.
+            for (place, storage) in archive.iter().map(|storage| ("archive", storage)).chain([("hot", &hot)]) {
+                let mut done = erase(storage, table, &args.tenant, column, &args.user).await;
+                if let Ok(Erased { version: None, .. }) = done
+                    && place == "hot"
+                    && archived > 0
+                {
+                    let announced = announce_erasure(storage, table, &args.tenant).await;
+                    done = announced.map(|version| Erased { version, ..Erased::default() });
+                }
                 let done = match done {
                     Ok(done) => done,
                     Err(error) => {
@@ -48,9 +57,10 @@ pub async fn run(args: EraseArgs) -> Result<ExitCode> {
                         continue;
                     }
                 };
+                archived += done.rows;
                 if args.json {
                     println!("{}", json!({"region": name, "place": place, "table": table, "erased": done}));
-                } else if let Some(version) = done.version {
+                } else if let (Some(version), 1..) = (done.version, done.rows) {
                     let (rows, files) = (done.rows, done.files);
                     println!("{name} {place} {table}: {rows} rows of {files} files erased, version {version}");
                 }

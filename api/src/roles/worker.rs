@@ -1,7 +1,11 @@
 //! The worker role: pipelines from the configuration to running members, and the shards' jobs beside
 //! them.
 
-use std::{collections::BTreeSet, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeSet, HashMap},
+    sync::Arc,
+    time::Duration,
+};
 
 use anyhow::{Result, bail};
 use companyos_pipelines::{
@@ -37,7 +41,11 @@ async fn start_tasks(context: &Context) -> Result<Option<ShardTasks>> {
     let storages = WorkerSetup::storages(&config.tenancy)?;
     let mut jobs: Vec<(String, JobFactory)> = Vec::new();
     if config.views.enabled {
-        jobs.push(("views".to_owned(), view_jobs(&config.views)));
+        let mut archives = HashMap::new();
+        for (name, region) in &config.tenancy.regions {
+            archives.extend(Storage::archive_of(region)?.map(|storage| (Arc::from(name.as_str()), storage)));
+        }
+        jobs.push(("views".to_owned(), view_jobs(&config.views, archives)));
         if let (true, Some(home)) = (config.views.built_in, storages.get(config.tenancy.home_region.as_str())) {
             let regions = config.tenancy.regions.keys().cloned().collect();
             tokio::spawn(make_built_in_views(home.clone(), regions, config.tasks.shards, context.shutdown.clone()));

@@ -1,16 +1,15 @@
 //! Flink's side: the same topics through PyFlink, in the JVM that it starts.
 
 use std::{
-    fs::{self, File},
+    fs,
     path::{Path, PathBuf},
-    process::{Command, Stdio},
-    time::{Duration, Instant},
+    time::Duration,
 };
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::Result;
 use serde::{Deserialize, Serialize};
 
-use crate::process_tree::ProcessTree;
+use crate::{process_tree::Usage, python_job::PythonJob};
 
 /// What to run.
 #[derive(Debug, Clone)]
@@ -69,39 +68,14 @@ struct Report {
     rules: usize,
 }
 
-/// Makes the Python environment and fetches the connector, once per requirements.txt and pom.xml.
+fn python<'a>(dir: &'a Path, cache_dir: &'a Path) -> PythonJob<'a> {
+    // PyFlink has wheels for Python up to 3.12.
+    PythonJob { name: "Flink", dir, cache_dir, interpreters: &["python3.11", "python3.12", "python3.10"] }
+}
+
+/// Makes the Python environment and fetches the jars, if they are not there yet.
 pub fn prepare(flink_dir: &Path, cache_dir: &Path) -> Result<()> {
-    let requirements = flink_dir.join("requirements.txt");
-    let pom = flink_dir.join("pom.xml");
-    let wanted = fs::read_to_string(&requirements)? + &fs::read_to_string(&pom)?;
-    let done = cache_dir.join("flink-prepared");
-    if fs::read_to_string(&done).is_ok_and(|prepared| prepared == wanted) {
-        return Ok(());
-    }
-    fs::create_dir_all(cache_dir)?;
-    let venv = cache_dir.join("flink-venv");
-    if !venv.join("bin/python").exists() {
-        // PyFlink has wheels for Python up to 3.12.
-        let python = ["python3.11", "python3.12", "python3.10"].into_iter().find(|python| {
-            let version = Command::new(python).arg("--version").stdout(Stdio::null()).stderr(Stdio::null()).status();
-            version.is_ok_and(|status| status.success())
-        });
-        let python = python.context("PyFlink needs Python 3.10, 3.11 or 3.12")?;
-        check(Command::new(python).args(["-m", "venv"]).arg(&venv))?;
-    }
-    check(Command::new(venv.join("bin/pip")).args(["install", "--quiet", "--requirement"]).arg(&requirements))?;
-    let jars = cache_dir.join("flink-jars");
-    if jars.exists() {
-        fs::remove_dir_all(&jars)?;
-    }
-    check(
-        Command::new("mvn")
-            .args(["--quiet", "--batch-mode", "--file"])
-            .arg(&pom)
-            .arg("dependency:copy-dependencies")
-            .arg(format!("-DoutputDirectory={}", jars.display())),
-    )?;
-    Ok(fs::write(done, wanted)?)
+    python(flink_dir, cache_dir).prepare()
 }
 
 /// Runs the job to the end of its topics, into sinks that keep nothing.
@@ -125,15 +99,13 @@ pub fn answer(config: &FlinkConfig, to: &Path) -> Result<()> {
     job(config, Some(to)).map(drop)
 }
 
-fn job(config: &FlinkConfig, answer: Option<&Path>) -> Result<(PathBuf, crate::process_tree::Usage)> {
-    prepare(&config.flink_dir, &config.cache_dir)?;
+fn job(config: &FlinkConfig, answer: Option<&Path>) -> Result<(PathBuf, Usage)> {
+    let job = python(&config.flink_dir, &config.cache_dir);
+    job.prepare()?;
     fs::create_dir_all(&config.work_dir)?;
     let report = config.work_dir.join("flink.json");
-    let log = config.work_dir.join("flink.log");
-    let out = File::create(&log)?;
-    let mut command = Command::new(config.cache_dir.join("flink-venv/bin/python"));
+    let mut command = job.command();
     command
-        .arg(config.flink_dir.join("job.py"))
         .args(["--brokers", &config.brokers])
         .arg("--tables")
         .arg(&config.tables)
@@ -141,14 +113,11 @@ fn job(config: &FlinkConfig, answer: Option<&Path>) -> Result<(PathBuf, crate::p
         .args(&config.queries)
         .arg(format!("--topic-suffix={}", config.suffix))
         .arg("--jars")
-        .arg(config.cache_dir.join("flink-jars"))
+        .arg(job.jars())
         .arg("--report")
         .arg(&report)
         .env("PYTHONDONTWRITEBYTECODE", "1")
-        .env("JVM_ARGS", format!("-Xmx{}", config.heap))
-        .stdin(Stdio::null())
-        .stdout(out.try_clone()?)
-        .stderr(out);
+        .env("JVM_ARGS", format!("-Xmx{}", config.heap));
     if let Some(suffix) = &config.warm_up_suffix {
         command.arg(format!("--warm-up-suffix={suffix}"));
     }
@@ -158,27 +127,6 @@ fn job(config: &FlinkConfig, answer: Option<&Path>) -> Result<(PathBuf, crate::p
     if let Some(answer) = answer {
         command.arg("--answer").arg(answer);
     }
-    let started = Instant::now();
-    let mut job = command.spawn().context("starting Flink")?;
-    let tree = ProcessTree::watch(job.id())?;
-    let status = loop {
-        if let Some(status) = job.try_wait()? {
-            break status;
-        }
-        if started.elapsed() > config.timeout {
-            job.kill()?;
-            job.wait()?;
-            bail!("Flink did not finish within {:?}; see {}", config.timeout, log.display());
-        }
-        std::thread::sleep(Duration::from_millis(50));
-    };
-    let usage = tree.finish()?;
-    ensure!(status.success(), "Flink ended with {status}; see {}", log.display());
+    let (_, usage) = job.run(&mut command, &config.work_dir.join("flink.log"), config.timeout)?;
     Ok((report, usage))
-}
-
-fn check(command: &mut Command) -> Result<()> {
-    let status = command.status().with_context(|| format!("{command:?}"))?;
-    ensure!(status.success(), "{command:?} ended with {status}");
-    Ok(())
 }

@@ -19,6 +19,7 @@
 mod aggregates;
 mod capped;
 mod error;
+mod held;
 mod plan;
 mod read;
 mod session;
@@ -28,6 +29,7 @@ mod window;
 mod write;
 
 pub use error::ViewError;
+pub use held::{HeldRows, HeldState, HeldView, KeyedAnswer};
 pub use plan::{Dimension, Dimensions, ViewPlan};
 pub use read::{ReadInput, explain};
 pub use statement::{ViewOptions, ViewStatement, parse, parse_file};

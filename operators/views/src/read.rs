@@ -76,7 +76,7 @@ impl ViewPlan {
     }
 
     /// Positions of the aggregates that some output or HAVING needs; sessions need their end.
-    fn needed(&self, outputs: &[&(Expr, String)]) -> Vec<usize> {
+    pub(crate) fn needed(&self, outputs: &[&(Expr, String)]) -> Vec<usize> {
         let groups = self.groups.len();
         let mut needed = BTreeSet::new();
         for expr in outputs.iter().map(|(expr, _)| expr).chain(&self.having) {
@@ -93,7 +93,7 @@ impl ViewPlan {
     }
 
     /// Names and types of the state columns of some aggregates.
-    fn states(&self, needed: &[usize]) -> Vec<(String, DataType)> {
+    pub(crate) fn states(&self, needed: &[usize]) -> Vec<(String, DataType)> {
         let keys = self.keys.len();
         let mut states = Vec::new();
         for aggregate in needed.iter().filter_map(|index| self.aggregates.get(*index)) {
@@ -163,7 +163,11 @@ impl ViewPlan {
         }
     }
 
-    fn merge(&self, input: Arc<dyn ExecutionPlan>, needed: &[usize]) -> Result<Arc<dyn ExecutionPlan>, ViewError> {
+    pub(crate) fn merge(
+        &self,
+        input: Arc<dyn ExecutionPlan>,
+        needed: &[usize],
+    ) -> Result<Arc<dyn ExecutionPlan>, ViewError> {
         let groups: Vec<(Arc<dyn PhysicalExpr>, String)> = (0..self.groups.len())
             .map(|i| (Arc::new(PhysicalColumn::new(&format!("g{i}"), i)) as Arc<dyn PhysicalExpr>, format!("g{i}")))
             .collect();
@@ -180,7 +184,7 @@ impl ViewPlan {
     }
 
     /// HAVING and the outputs over the merged aggregate, of which only some columns are there.
-    fn show(
+    pub(crate) fn show(
         &self,
         merged: Arc<dyn ExecutionPlan>,
         needed: &[usize],

@@ -150,7 +150,7 @@ impl ViewPlan {
             .and_then(|batch| retype(&batch, &schema))
     }
 
-    fn state_columns(&self, batch: &RecordBatch) -> Result<RecordBatch, ViewError> {
+    pub(crate) fn state_columns(&self, batch: &RecordBatch) -> Result<RecordBatch, ViewError> {
         let names = self.state_names();
         pick(batch, names.iter().map(String::as_str), &self.name)
     }

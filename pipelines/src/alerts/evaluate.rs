@@ -145,14 +145,10 @@ impl Evaluator {
 
     /// The rows that may describe this region's events.
     async fn dimension(&self, dimension: &Dimension) -> Result<Arc<dyn TableProvider>, EvaluateError> {
-        let by_region = dimension.schema.field_with_name("region").is_ok();
+        let here = |region: &str| region == self.context.region.as_ref();
         let mut rows = Vec::new();
-        for (region, path) in &dimension.objects {
-            let storage: &Storage = match *region == *self.context.region {
-                true => &self.context.storage,
-                false if by_region => continue,
-                false => &self.context.home,
-            };
+        for (region, path) in dimension.objects_for(here) {
+            let storage: &Storage = if here(region) { &self.context.storage } else { &self.context.home };
             rows.push(Dimension::read(storage, path).await?);
         }
         Ok(Arc::new(MemTable::try_new(dimension.schema.clone(), vec![rows])?))

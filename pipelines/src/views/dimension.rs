@@ -47,6 +47,16 @@ pub struct Dimension {
     pub shared: bool,
 }
 
+impl Dimension {
+    /// Objects, with their regions, whose rows may describe events of some regions: those regions'
+    /// own. Rows without a region lie in the home region and are for all.
+    pub fn objects_for(&self, reads: impl Fn(&str) -> bool) -> impl Iterator<Item = (&str, &str)> {
+        let everywhere = self.schema.field_with_name("region").is_err();
+        let objects = self.objects.iter().map(|(region, path)| (region.as_str(), path.as_str()));
+        objects.filter(move |(region, _)| everywhere || reads(region))
+    }
+}
+
 /// The dimensions by name.
 #[derive(Debug, Clone, Default)]
 pub struct DimensionSet(pub(super) BTreeMap<String, Arc<Dimension>>);

@@ -1,8 +1,9 @@
 //! The view maintainer as a job of the shard runtime.
 
-use std::sync::Arc;
+use std::{collections::HashMap, sync::Arc};
 
 use async_trait::async_trait;
+use companyos_sinks::storage::Storage;
 use tokio_util::sync::CancellationToken;
 
 use super::{
@@ -11,21 +12,27 @@ use super::{
 };
 use crate::tasks::{JobContext, JobFactory, ShardJob, TaskError};
 
+/// Archives by region.
+type Archives = Arc<HashMap<Arc<str>, Storage>>;
+
 struct ViewJob {
     config: ViewsConfig,
+    archives: Archives,
 }
 
-/// Makes the job that keeps all views of a region and shard.
-pub fn view_jobs(config: &ViewsConfig) -> JobFactory {
-    let config = config.clone();
-    Arc::new(move |_| Box::new(ViewJob { config: config.clone() }))
+/// Makes the job that keeps all views of a region and shard. `archives` are of the regions that
+/// move old days away.
+pub fn view_jobs(config: &ViewsConfig, archives: HashMap<Arc<str>, Storage>) -> JobFactory {
+    let (config, archives) = (config.clone(), Arc::new(archives));
+    Arc::new(move |_| Box::new(ViewJob { config: config.clone(), archives: archives.clone() }))
 }
 
 #[async_trait]
 impl ShardJob for ViewJob {
     async fn run(&mut self, context: JobContext, stop: CancellationToken) -> Result<(), TaskError> {
         let JobContext { region, shard, storage, home } = context;
-        let setup = MaintainerSetup { config: self.config.clone(), home, region, storage, shard };
+        let archive = self.archives.get(&region).cloned();
+        let setup = MaintainerSetup { config: self.config.clone(), home, region, storage, archive, shard };
         ViewMaintainer::new(setup).run(stop).await;
         Ok(())
     }

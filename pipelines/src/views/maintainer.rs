@@ -14,6 +14,7 @@ use tracing::{error, info, warn};
 
 use super::{
     registry::ViewRegistry,
+    retired::Deletions,
     shard::Shard,
     stream_log::StreamLog,
     task::{TaskError, ViewTask},
@@ -33,6 +34,9 @@ pub struct ViewsConfig {
     /// How often the registry of views is looked at.
     #[serde(with = "humantime_serde")]
     pub registry_interval: Duration,
+    /// How long the state of a view that was dropped or replaced is kept; longer than any query.
+    #[serde(with = "humantime_serde")]
+    pub keep_retired: Duration,
 }
 
 impl Default for ViewsConfig {
@@ -42,6 +46,7 @@ impl Default for ViewsConfig {
             built_in: true,
             poll_interval: Duration::from_millis(100),
             registry_interval: Duration::from_secs(1),
+            keep_retired: Duration::from_secs(3600),
         }
     }
 }
@@ -60,6 +65,8 @@ pub struct MaintainerSetup {
     pub region: Arc<str>,
     /// The region's storage.
     pub storage: Storage,
+    /// Where its old days are, if they are moved away.
+    pub archive: Option<Storage>,
     /// Whose rows.
     pub shard: Shard,
 }
@@ -74,6 +81,7 @@ pub struct ViewMaintainer {
     /// When views failed, by table: they are opened again after a while.
     failed: BTreeMap<String, Instant>,
     announced: BTreeSet<String>,
+    deletions: Deletions,
 }
 
 impl ViewMaintainer {
@@ -88,6 +96,7 @@ impl ViewMaintainer {
             logs: BTreeMap::new(),
             failed: BTreeMap::new(),
             announced: BTreeSet::new(),
+            deletions: Deletions::default(),
         }
     }
 
@@ -120,6 +129,10 @@ impl ViewMaintainer {
             self.registry.refresh().await?;
             self.looked = Some(Instant::now());
             self.take_on().await?;
+            if self.setup.shard.index == 0 {
+                let retired = self.registry.retired_since(self.setup.config.keep_retired);
+                self.deletions.run(&self.setup.storage, retired).await;
+            }
         }
         let mut worked = false;
         let tables: Vec<String> = self.tasks.keys().cloned().collect();
@@ -127,6 +140,7 @@ impl ViewMaintainer {
             match self.advance(&table).await {
                 Ok(moved) => worked |= moved,
                 Err(TaskError::Table(error)) if error.is_transient() => return Err(error.into()),
+                Err(TaskError::Stored(error)) if error.is_transient() => return Err(error.into()),
                 Err(TaskError::Table(companyos_sinks::delta::DeltaSinkError::Gap { version, .. })) => {
                     self.rebuild(&table, version).await?;
                 }
@@ -163,7 +177,7 @@ impl ViewMaintainer {
             }
             let table = generation.table.clone();
             let region = self.setup.region.clone();
-            match ViewTask::open(generation, region, shard, &self.setup.storage).await {
+            match ViewTask::open(generation, region, shard, &self.setup.storage, self.setup.archive.as_ref()).await {
                 Ok(task) => {
                     self.tasks.insert(table, task);
                 }

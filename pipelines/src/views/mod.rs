@@ -14,6 +14,7 @@ mod dimension;
 mod job;
 mod maintainer;
 mod registry;
+mod retired;
 mod shard;
 mod status;
 mod stream_log;

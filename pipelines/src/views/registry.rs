@@ -4,6 +4,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     sync::Arc,
+    time::Duration,
 };
 
 use arrow::datatypes::{DataType, Field, Schema};
@@ -13,7 +14,10 @@ use companyos_views::{ViewError, ViewPlan, ViewStatement, parse};
 use object_store::{ObjectStore, ObjectStoreExt, PutMode, PutOptions, path::Path};
 use serde::{Deserialize, Serialize};
 
-use super::dimension::{Dimension, DimensionSet};
+use super::{
+    dimension::{Dimension, DimensionSet},
+    retired::Retired,
+};
 
 /// A view by name.
 #[derive(Debug, Clone)]
@@ -140,6 +144,7 @@ pub struct ViewRegistry {
     dimensions: DimensionSet,
     /// Objects of each dimension before its latest: readers that looked a moment ago may be at them.
     outdated: BTreeMap<String, BTreeMap<String, String>>,
+    retired: Retired,
 }
 
 impl ViewRegistry {
@@ -151,6 +156,7 @@ impl ViewRegistry {
             views: BTreeMap::new(),
             dimensions: DimensionSet::default(),
             outdated: BTreeMap::new(),
+            retired: Retired::default(),
         }
     }
 
@@ -167,6 +173,11 @@ impl ViewRegistry {
     /// All definitions that are kept current.
     pub fn generations(&self) -> impl Iterator<Item = &Arc<Generation>> {
         self.views.values().flat_map(|view| view.current.iter().chain(&view.next))
+    }
+
+    /// State tables that nothing has named for so long.
+    pub(super) fn retired_since(&self, keep: Duration) -> impl Iterator<Item = &str> {
+        self.retired.since(keep)
     }
 
     /// Reads new entries; true if there were any.
@@ -204,7 +215,6 @@ impl ViewRegistry {
             if self.dimensions.get(&name).is_some() {
                 return Err(RegistryError::NameTaken(name, "dimension"));
             }
-            let mut table = plan.table.clone();
             if let Some(view) = self.views.get(&name) {
                 let newest = view.next.as_ref().or(view.current.as_ref());
                 let same = newest
@@ -215,14 +225,12 @@ impl ViewRegistry {
                 if !or_replace && !built_in && !again {
                     return Err(RegistryError::Exists(name));
                 }
-                let rebuilt = view.current.iter().chain(&view.next).any(|g| base_of(&g.table) == plan.table);
-                if rebuilt {
-                    table = format!("{table}_{}", self.next);
-                }
-            } else if self.next > 0 {
-                // A dropped view's table may still be there.
-                table = format!("{table}_{}", self.next);
             }
+            // State of an earlier view of this definition may still be there.
+            let table = match self.next {
+                0 => plan.table,
+                next => format!("{}_{next}", plan.table),
+            };
             let entry = Entry::Created {
                 name: name.clone(),
                 sql: sql.to_owned(),
@@ -349,19 +357,28 @@ impl ViewRegistry {
                 let generation =
                     Generation { plan, sql, table, regions, shards, built_in, created_at: at, ready: BTreeSet::new() };
                 let view = self.views.entry(name).or_insert(View { current: None, next: None });
-                view.next = Some(Arc::new(generation));
+                if let Some(unfinished) = view.next.replace(Arc::new(generation)) {
+                    self.retired.add(&unfinished, at);
+                }
             }
-            Entry::Dropped { name, .. } => {
-                self.views.remove(&name);
+            Entry::Dropped { name, at } => {
+                if let Some(view) = self.views.remove(&name) {
+                    self.retired.add_all(&view, at);
+                }
             }
-            Entry::Ready { table, region, shard, .. } => {
+            Entry::Ready { table, region, shard, at } => {
                 for view in self.views.values_mut() {
                     let Some(next) = view.next.as_ref().filter(|g| g.table == table) else { continue };
                     let mut generation = Generation::clone(next);
                     generation.ready.insert((region.clone(), shard));
                     let generation = Arc::new(generation);
                     match generation.is_ready() {
-                        true => (view.current, view.next) = (Some(generation), None),
+                        true => {
+                            view.next = None;
+                            if let Some(before) = view.current.replace(generation) {
+                                self.retired.add(&before, at);
+                            }
+                        }
                         false => view.next = Some(generation),
                     }
                 }

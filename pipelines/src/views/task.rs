@@ -8,11 +8,11 @@ use arrow::{
     datatypes::{DataType, Field, Schema, TimestampMicrosecondType},
 };
 use chrono::Utc;
-use companyos_maintenance::{Fold, FoldError, MaintenanceError};
+use companyos_maintenance::{Fold, FoldError, MaintenanceError, StoredFiles};
 use companyos_sinks::{
     delta::{
-        DeltaSink, DeltaSinkError, FileOptions, FileReader, PartitionRows, RoutedBatch, TableEpoch, TableSpec,
-        TailEntry, table_files,
+        Add, DeltaSink, DeltaSinkError, FileOptions, FileReader, PartitionRows, RoutedBatch, TableEpoch, TableSpec,
+        TailEntry,
     },
     storage::Storage,
 };
@@ -47,6 +47,8 @@ pub(crate) enum TaskError {
     Table(#[from] DeltaSinkError),
     #[error(transparent)]
     View(#[from] ViewError),
+    #[error(transparent)]
+    Stored(#[from] MaintenanceError),
     #[error("folding: {0}")]
     Fold(String),
     #[error("another worker keeps this view's shard")]
@@ -59,6 +61,7 @@ pub(crate) struct ViewTask {
     region: Arc<str>,
     shard: Shard,
     storage: Storage,
+    archive: Option<Storage>,
     sink: DeltaSink,
     app_id: Arc<str>,
     /// Position in the state table.
@@ -75,6 +78,7 @@ impl ViewTask {
         region: Arc<str>,
         shard: Shard,
         storage: &Storage,
+        archive: Option<&Storage>,
     ) -> Result<Self, TaskError> {
         let mut fields: Vec<_> = generation.plan.state_schema.fields().iter().cloned().collect();
         fields.push(Arc::new(Field::new(SHARD, DataType::Utf8, false)));
@@ -94,6 +98,7 @@ impl ViewTask {
             region,
             shard,
             storage: storage.clone(),
+            archive: archive.cloned(),
             sink,
             app_id,
             committed,
@@ -107,14 +112,15 @@ impl ViewTask {
         self.committed.is_some()
     }
 
-    /// Takes in everything the stream's table holds at its latest version. False if there is no
+    /// Takes in everything the stream's table holds at its latest version, archived days included. False if there is no
     /// such table yet.
     pub(crate) async fn take_history(&mut self) -> Result<bool, TaskError> {
         let stream = self.generation.plan.stream;
-        let Some(files) = table_files(&self.storage, stream.name(), None).await? else { return Ok(false) };
-        let state = self.aggregate_files(&files.files, |tenant| self.shard.has(tenant)).await?;
+        let files = StoredFiles::of(&self.storage, self.archive.as_ref(), stream.name(), None).await?;
+        let Some(files) = files else { return Ok(false) };
+        let state = self.aggregate_files(&files, |tenant| self.shard.has(tenant)).await?;
         info!(view = %self.generation.plan.name, region = %self.region, shard = self.shard.index,
-            version = files.version, files = files.files.len(), "history taken in");
+            version = files.version, files = files.hot.len(), archived = files.archive.len(), "history taken in");
         self.commit(state, files.version).await?;
         Ok(true)
     }
@@ -189,22 +195,24 @@ impl ViewTask {
     /// State of some files' rows, of the tenants that are asked for.
     async fn aggregate_files(
         &self,
-        files: &[companyos_sinks::delta::Add],
+        files: &StoredFiles,
         wanted: impl Fn(&str) -> bool,
     ) -> Result<Option<RecordBatch>, TaskError> {
         let plan = &self.generation.plan;
         let schema = schema_of(plan.stream, &plan.columns);
-        let reader = FileReader::new(&self.storage, plan.stream.name(), schema);
+        let hot = FileReader::new(&self.storage, plan.stream.name(), schema.clone());
+        let archive = self.archive.as_ref().map(|root| FileReader::new(root, plan.stream.name(), schema));
+        let archived = archive.iter().flat_map(|reader| files.archive.iter().map(move |file| (reader, file)));
         let progress = metrics::gauge!("companyos_view_backfill_files", "view" => plan.name.clone(),
             "region" => self.region.to_string(), "shard" => self.shard.index.to_string());
-        let of_shard = |add: &&companyos_sinks::delta::Add| {
+        let of_shard = |(_, add): &(&FileReader, &Add)| {
             wanted(add.partition_values.get("tenant").and_then(Option::as_deref).unwrap_or_default())
         };
         let mut states: Vec<RecordBatch> = Vec::new();
         let mut rows: Vec<RecordBatch> = Vec::new();
         let mut bytes = 0;
-        let files: Vec<_> = files.iter().filter(of_shard).collect();
-        for (done, add) in files.iter().enumerate() {
+        let files: Vec<_> = files.hot.iter().map(|file| (&hot, file)).chain(archived).filter(of_shard).collect();
+        for (done, (reader, add)) in files.iter().enumerate() {
             progress.set((files.len() - done) as f64);
             reader
                 .read(add, |batch| {
@@ -241,7 +249,8 @@ impl ViewTask {
             below_bytes: FOLD_BELOW,
             min_files: 8,
             max_bytes: 4 * FOLD_BELOW,
-            data_change: false,
+            // Windows beyond the retention go: who follows the log must hear of it.
+            data_change: self.generation.plan.options.retention.is_some(),
             position: None,
             task: "fold",
         };
@@ -267,15 +276,16 @@ impl ViewTask {
         let tenant_of = |values: &HashMap<String, Option<String>>| values.get("tenant").cloned().flatten();
         let mut tenants: Vec<String> = entry.adds.iter().filter_map(|a| tenant_of(&a.partition_values)).collect();
         tenants.extend(entry.removed.iter().filter_map(|r| r.partition_values.as_ref().and_then(tenant_of)));
+        tenants.extend(entry.tenant.clone());
         tenants.retain(|tenant| self.shard.has(tenant));
         tenants.sort();
         tenants.dedup();
         if tenants.is_empty() {
             return self.commit(None, entry.version).await;
         }
-        let stream = self.generation.plan.stream;
-        let files = table_files(&self.storage, stream.name(), Some(entry.version)).await?;
-        let files = files.map(|f| f.files).unwrap_or_default();
+        let stream = self.generation.plan.stream.name();
+        let files = StoredFiles::of(&self.storage, self.archive.as_ref(), stream, Some(entry.version)).await?;
+        let Some(files) = files else { return self.commit(None, entry.version).await };
         loop {
             let left = self.aggregate_files(&files, |tenant| tenants.iter().any(|t| t == tenant)).await?;
             let fold = Fold {

@@ -2,6 +2,8 @@
 // Clippy takes only #[test] functions for tests; all of this is one.
 #![allow(dead_code, clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+pub mod views;
+
 use std::{collections::HashMap, sync::Arc};
 
 use arrow::{
@@ -34,7 +36,7 @@ pub const ALPHA_ROWS: i64 = 8;
 pub const BETA_ROWS: i64 = 4717;
 
 pub struct Fixture {
-    _dir: tempfile::TempDir,
+    _dir: Arc<tempfile::TempDir>,
     pub tenancy: Arc<Tenancy>,
     pub engine: Arc<QueryEngine>,
     pub app: Router,
@@ -91,6 +93,15 @@ impl Fixture {
         .unwrap();
         tenancy.validate().unwrap();
         let tenancy = Arc::new(tenancy);
+        Self::over(Arc::new(dir), tenancy, config)
+    }
+
+    /// Another engine and endpoint over the same tables.
+    pub fn engine_with(&self, config: QueryConfig) -> Self {
+        Self::over(self._dir.clone(), self.tenancy.clone(), config)
+    }
+
+    fn over(dir: Arc<tempfile::TempDir>, tenancy: Arc<Tenancy>, config: QueryConfig) -> Self {
         let storages: HashMap<Arc<str>, Storage> = tenancy
             .regions
             .iter()

@@ -33,6 +33,9 @@ pub struct Erased {
     pub version: Option<u64>,
 }
 
+/// How a commit says that it erased somebody's rows.
+const TASK: &str = "erase";
+
 /// Takes the rows of `tenant` out of the table whose `column` holds `user`. On a conflict with other
 /// maintenance it starts again; a missing table or column has no such rows.
 pub async fn erase(
@@ -88,7 +91,7 @@ async fn attempt(
         adds: stored.adds.clone(),
         position: None,
         operation: DeltaOperation::Delete { predicate: None },
-        lineage: json!({"task": "erase", "sourceVersion": live.version, "rows": rows}),
+        lineage: json!({"task": TASK, "tenant": tenant, "sourceVersion": live.version, "rows": rows}),
     };
     match commit(&live, change).await {
         Ok(version) => Ok(Erased { rows, files: replaced.len(), version: Some(version) }),
@@ -99,6 +102,20 @@ async fn attempt(
             Err(error)
         }
     }
+}
+
+/// Says in a hot table's log that rows of a tenant were erased from its archive, so that what is
+/// made of both is made anew. None if there is no such table.
+pub async fn announce_erasure(hot: &Storage, table: &str, tenant: &str) -> Result<Option<u64>, MaintenanceError> {
+    let Some(live) = LiveTable::open(hot, table).await? else { return Ok(None) };
+    let change = Change {
+        removes: Vec::new(),
+        adds: Vec::new(),
+        position: None,
+        operation: DeltaOperation::Delete { predicate: None },
+        lineage: json!({"task": TASK, "tenant": tenant, "sourceVersion": live.version, "rows": 0}),
+    };
+    commit(&live, change).await.map(Some)
 }
 
 /// Writes the file's other rows, if it holds any of the user's; returns how many those were.
@@ -112,7 +129,7 @@ async fn rewrite(
     let store = live.log_store.object_store(None);
     let bytes = SourceFile::read(live, file).await?;
     let (column_name, wanted) = (column.to_owned(), user.to_owned());
-    let target = Target::new(live, &file.partition, "erase", u64::MAX, 3);
+    let target = Target::new(live, &file.partition, TASK, u64::MAX, 3);
     let (files, gone) = blocking(&live.name, move || {
         let mut encoder = FileEncoder::new(target);
         let mut gone = 0;

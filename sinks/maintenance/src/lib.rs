@@ -57,12 +57,12 @@ mod rewrite;
 mod vacuum;
 mod zorder_key;
 
-pub use archive::{Manifest, ManifestFile, ManifestState, TableView};
+pub use archive::{Manifest, ManifestFile, ManifestState, StoredFiles, TableView};
 pub use config::{
     ArchiveConfig, CheckpointConfig, ClusterConfig, CompactionConfig, ConfigError, LogCleanupConfig, MaintenanceConfig,
     RetentionConfig, RetentionRule, VacuumConfig,
 };
-pub use erase::{Erased, erase, person_columns};
+pub use erase::{Erased, announce_erasure, erase, person_columns};
 pub use error::MaintenanceError;
 pub use fold::{Fold, FoldError, Folded};
 pub use maintainer::{Maintainer, RegionStorage};

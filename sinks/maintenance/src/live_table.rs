@@ -6,7 +6,11 @@ use arrow::datatypes::{Schema, SchemaRef};
 use chrono::NaiveDate;
 use companyos_schemas::arrow_schema::DAY;
 use companyos_sinks::storage::Storage;
-use deltalake::{DeltaTable, kernel::Remove, logstore::LogStoreRef};
+use deltalake::{
+    DeltaTable,
+    kernel::{Add, Remove},
+    logstore::LogStoreRef,
+};
 use object_store::path::Path;
 
 use crate::MaintenanceError;
@@ -67,12 +71,35 @@ impl LiveFile {
             ..Default::default()
         }
     }
+
+    /// The action that added the file, as far as a reader needs it.
+    pub fn add(&self) -> Add {
+        Add {
+            path: self.path.clone(),
+            partition_values: self.partition.clone(),
+            size: i64::try_from(self.size).unwrap_or(i64::MAX),
+            modification_time: self.modified,
+            data_change: true,
+            ..Default::default()
+        }
+    }
 }
 
 impl LiveTable {
     /// The latest version, or none if there is no such table.
     pub async fn open(storage: &Storage, name: &str) -> Result<Option<Self>, MaintenanceError> {
         let Some(table) = storage.load_table(name).await? else { return Ok(None) };
+        Self::of(name, table).map(Some)
+    }
+
+    /// An older version.
+    pub async fn open_at(storage: &Storage, name: &str, version: u64) -> Result<Self, MaintenanceError> {
+        let mut table = DeltaTable::new(storage.log_store(name));
+        table.load_version(version).await.map_err(|e| MaintenanceError::delta(name, e))?;
+        Self::of(name, table)
+    }
+
+    fn of(name: &str, table: DeltaTable) -> Result<Self, MaintenanceError> {
         let fail = |e| MaintenanceError::delta(name, e);
         let state = table.snapshot().map_err(fail)?;
         let mut files = Vec::with_capacity(state.log_data().num_files());
@@ -99,7 +126,7 @@ impl LiveTable {
                 problem: format!("protocol ({reader}, {writer}) is newer than the (1, 2) these tasks know"),
             });
         }
-        Ok(Some(Self {
+        Ok(Self {
             name: name.to_owned(),
             version: state.version(),
             log_store: table.log_store(),
@@ -107,7 +134,7 @@ impl LiveTable {
             partition_columns: state.metadata().partition_columns().to_vec(),
             schema: state.snapshot().arrow_schema(),
             table,
-        }))
+        })
     }
 
     /// The delta-rs table at this version.

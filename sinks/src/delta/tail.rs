@@ -61,6 +61,8 @@ pub struct TailEntry {
     pub positions: Vec<Transaction>,
     /// What the product's own writer said about it.
     pub task: Option<String>,
+    /// Whose rows it is about, if it is about one tenant's.
+    pub tenant: Option<String>,
 }
 
 /// All files of a table at one version.
@@ -92,6 +94,7 @@ struct Info {
 #[derive(Deserialize)]
 struct Lineage {
     task: Option<String>,
+    tenant: Option<String>,
 }
 
 impl TableTail {
@@ -120,6 +123,7 @@ impl TableTail {
             removed: Vec::new(),
             positions: Vec::new(),
             task: None,
+            tenant: None,
         };
         for line in bytes.split(|b| *b == b'\n').filter(|line| !line.is_empty()) {
             let line: LogLine = serde_json::from_slice(line).map_err(|e| DeltaSinkError::Log {
@@ -131,7 +135,7 @@ impl TableTail {
             read.positions.extend(line.txn);
             if let Some(info) = line.info {
                 read.committed_at = info.timestamp.and_then(DateTime::from_timestamp_millis).unwrap_or_default();
-                read.task = info.companyos.and_then(|lineage| lineage.task);
+                (read.task, read.tenant) = info.companyos.map_or((None, None), |l| (l.task, l.tenant));
             }
         }
         self.version = Some(next);

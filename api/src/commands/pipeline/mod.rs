@@ -13,6 +13,7 @@ use companyos_pipelines::{
 };
 use companyos_views::{ViewPlan, ViewStatement, explain, parse_file};
 
+use super::dimension::Place;
 use crate::{cli::ConfigArgs, config::Config, telemetry};
 
 /// What to do with views.
@@ -145,10 +146,7 @@ struct Views {
 impl Views {
     async fn open(args: &ConfigArgs) -> Result<Self> {
         let config = Config::load(args.config.as_deref())?;
-        let storages = WorkerSetup::storages(&config.tenancy)?;
-        let home = storages.get(config.tenancy.home_region.as_str()).context("the home region has no storage")?;
-        let mut registry = ViewRegistry::new(home);
-        registry.refresh().await?;
+        let registry = Place::of(&config).await?.registry;
         Ok(Self { config, registry })
     }
 

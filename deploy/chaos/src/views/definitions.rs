@@ -115,7 +115,7 @@ pub(crate) const LATER: View = View {
 };
 
 /// What comes with the product.
-pub(crate) const BUILT_IN: [View; 9] = [
+pub(crate) const BUILT_IN: [View; 10] = [
     View {
         name: "feature_adoption",
         create: None,
@@ -154,6 +154,14 @@ pub(crate) const BUILT_IN: [View; 9] = [
         create: None,
         columns: "tenant, env, region, user_id, day, events",
         batch: "SELECT tenant, env, region, user_id, date_trunc('day', occurred_at) AS day, count(*) AS events \
+                FROM product_events WHERE user_id IS NOT NULL GROUP BY 1, 2, 3, 4, 5",
+        near: &[],
+    },
+    View {
+        name: "user_months",
+        create: None,
+        columns: "tenant, env, region, user_id, month, events",
+        batch: "SELECT tenant, env, region, user_id, date_trunc('month', occurred_at) AS month, count(*) AS events \
                 FROM product_events WHERE user_id IS NOT NULL GROUP BY 1, 2, 3, 4, 5",
         near: &[],
     },

@@ -12,7 +12,7 @@ mod refusals;
 use std::sync::Arc;
 
 use companyos_schemas::Stream;
-use companyos_views::{Dimensions, ReadInput, ViewPlan, ViewStatement, parse};
+use companyos_views::{Dimensions, HeldRows, HeldView, ReadInput, ViewPlan, ViewStatement, parse};
 use datafusion::{
     arrow::{
         array::{RecordBatch, UInt32Array},
@@ -99,6 +99,30 @@ async fn check(case: &Case, seed: u64, rows: usize) {
     batch::compare(case, &ours, &batch).unwrap_or_else(|problem| {
         panic!("{} (seed {seed}, {rows} rows): {problem}\n{}", case.name, case.view());
     });
+    let held = rows_of(&held(&view, &events, &mut rng).await);
+    batch::compare(case, &held, &batch).unwrap_or_else(|problem| {
+        panic!("{} held in memory (seed {seed}, {rows} rows): {problem}\n{}", case.name, case.view());
+    });
+}
+
+/// What a view held in memory shows after taking state in by random portions, looked at now and
+/// then in between.
+async fn held(view: &ViewPlan, events: &RecordBatch, rng: &mut StdRng) -> Vec<RecordBatch> {
+    let mut held = HeldView::new(view).unwrap();
+    let mut order: Vec<u32> = (0..events.num_rows() as u32).collect();
+    order.shuffle(rng);
+    let shuffled = datafusion::arrow::compute::take_record_batch(events, &UInt32Array::from(order)).unwrap();
+    let mut at = 0;
+    while at < shuffled.num_rows() {
+        let rows = rng.random_range(1..=1 + shuffled.num_rows() / 8).min(shuffled.num_rows() - at);
+        let state: Vec<_> = view.partial(&[shuffled.slice(at, rows)]).await.unwrap().into_iter().collect();
+        held.take_in(view, &state).await.unwrap();
+        at += rows;
+    }
+    match held.rows() {
+        HeldRows::Answer(rows) => rows,
+        HeldRows::State(state) => read(view, state, None, &[]).await,
+    }
 }
 
 fn runtime() -> tokio::runtime::Runtime {

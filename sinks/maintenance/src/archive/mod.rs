@@ -22,23 +22,22 @@
 
 mod copy;
 mod manifest;
+mod view;
 
-use std::collections::{BTreeSet, HashSet};
+use std::collections::HashSet;
 
 use chrono::{DateTime, NaiveDate, Utc};
 use companyos_sinks::{
     delta::{DeltaSink, FileOptions, TableSpec},
     storage::Storage,
 };
-use deltalake::{
-    DeltaTable,
-    protocol::{DeltaOperation, SaveMode},
-};
+use deltalake::protocol::{DeltaOperation, SaveMode};
 use serde_json::json;
 use tracing::{info, warn};
 use uuid::Uuid;
 
 pub use manifest::{Manifest, ManifestFile, ManifestState};
+pub use view::{StoredFiles, TableView};
 
 use crate::{
     ArchiveConfig, MaintenanceError, Work,
@@ -435,42 +434,4 @@ fn unsettled<'a>(
         sequence_of(f).is_some_and(|sequence| sequence > hot_position)
             && archive.partition_path(&f.partition) == partition
     })
-}
-
-/// One table as of one moment in both roots: a read of `hot` and of `archive` without its
-/// `unsettled` files has every row once, whatever moves are under way.
-#[derive(Debug)]
-pub struct TableView {
-    /// The table in hot storage, if it exists.
-    pub hot: Option<DeltaTable>,
-    /// The table in the archive, if it exists.
-    pub archive: Option<DeltaTable>,
-    /// Paths of files of `archive` (below its table, as in the log's `add` actions) whose rows
-    /// `hot` still has. Almost always empty.
-    pub unsettled: BTreeSet<String>,
-}
-
-impl TableView {
-    /// Opens the latest versions.
-    ///
-    /// Hot comes first, and `unsettled` is told by that very snapshot. Rows are removed from hot
-    /// only after they are in the archive, in the commit that moves hot's position on. So rows
-    /// that the hot snapshot lacks are in the younger archive snapshot, and those it has are in
-    /// archive files beyond its position, which are left out.
-    pub async fn open(hot: &Storage, archive: Option<&Storage>, table: &str) -> Result<Self, MaintenanceError> {
-        let hot = LiveTable::open(hot, table).await?;
-        let archive = match archive {
-            Some(root) => LiveTable::open(root, table).await?,
-            None => None,
-        };
-        let mut beyond = BTreeSet::new();
-        if let (Some(hot), Some(archive)) = (&hot, &archive) {
-            for partition in archive.partitions().keys() {
-                let position = hot.position(&Manifest::app_id(table, partition)).await?.unwrap_or(0);
-                beyond.extend(unsettled(archive, partition, position).map(|f| f.path.clone()));
-            }
-        }
-        let delta = |table: LiveTable| table.delta().clone();
-        Ok(Self { hot: hot.map(delta), archive: archive.map(delta), unsettled: beyond })
-    }
 }
