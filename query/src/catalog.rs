@@ -112,7 +112,10 @@ impl QueryTables {
         let shard = Shard::of_tenant(self.scope.tenant(), generation.shards);
         let partition = (SHARD, shard.index.to_string());
         let wanted = Wanted { generation: generation.clone(), scope: self.scope.clone(), partition };
-        let state = match self.held(&wanted).await {
+        let held = self.held(&wanted).await;
+        let from = if held.is_some() { "memory" } else { "state" };
+        metrics::counter!("companyos_query_views_total", "from" => from).increment(1);
+        let state = match held {
             Some(HeldRows::Answer(rows)) => return self.in_memory(&generation.plan.schema, rows),
             Some(HeldRows::State(rows)) => self.in_memory(&generation.plan.state_schema, rows)?,
             None => self.state(&wanted).await?,

@@ -9,6 +9,7 @@ use std::{
 use companyos_schemas::Stream;
 use companyos_sinks::storage::Storage;
 use serde::{Deserialize, Serialize};
+use tokio::task::{Id, JoinError, JoinSet};
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
@@ -77,6 +78,12 @@ pub struct ViewMaintainer {
     registry: ViewRegistry,
     looked: Option<Instant>,
     tasks: BTreeMap<String, ViewTask>,
+    /// Views whose history is being taken in; the others go on beside it.
+    histories: JoinSet<(ViewTask, Result<bool, TaskError>)>,
+    /// Their tables.
+    building: BTreeMap<Id, String>,
+    /// Tables whose stream had none when it was last looked.
+    absent: BTreeMap<String, Instant>,
     logs: BTreeMap<Stream, StreamLog>,
     /// When views failed, by table: they are opened again after a while.
     failed: BTreeMap<String, Instant>,
@@ -93,6 +100,9 @@ impl ViewMaintainer {
             registry,
             looked: None,
             tasks: BTreeMap::new(),
+            histories: JoinSet::new(),
+            building: BTreeMap::new(),
+            absent: BTreeMap::new(),
             logs: BTreeMap::new(),
             failed: BTreeMap::new(),
             announced: BTreeSet::new(),
@@ -135,29 +145,99 @@ impl ViewMaintainer {
             }
         }
         let mut worked = false;
+        while let Some(ended) = self.histories.try_join_next_with_id() {
+            worked |= self.took_history(ended).await?;
+        }
         let tables: Vec<String> = self.tasks.keys().cloned().collect();
         for table in tables {
+            if self.tasks.get(&table).is_some_and(|task| !task.has_history()) {
+                self.begin_history(&table);
+                continue;
+            }
             match self.advance(&table).await {
                 Ok(moved) => worked |= moved,
-                Err(TaskError::Table(error)) if error.is_transient() => return Err(error.into()),
-                Err(TaskError::Stored(error)) if error.is_transient() => return Err(error.into()),
-                Err(TaskError::Table(companyos_sinks::delta::DeltaSinkError::Gap { version, .. })) => {
-                    self.rebuild(&table, version).await?;
-                }
-                Err(TaskError::Fenced) => {
-                    info!(table, "another worker keeps this shard; starting again from its position");
-                    self.tasks.remove(&table);
-                    self.looked = None;
-                }
-                Err(error) => {
-                    error!(table, %error, "a view cannot go on; it is opened again in a while");
-                    metrics::counter!("companyos_view_failures_total", "table" => table.clone()).increment(1);
-                    self.tasks.remove(&table);
-                    self.failed.insert(table, Instant::now());
-                }
+                Err(error) => self.cannot_go_on(table, error).await?,
             }
         }
+        if !worked && !self.histories.is_empty() {
+            let pause = self.setup.config.poll_interval;
+            if let Ok(Some(ended)) = tokio::time::timeout(pause, self.histories.join_next_with_id()).await {
+                worked = self.took_history(ended).await?;
+            }
+            worked |= !self.histories.is_empty();
+        }
         Ok(worked)
+    }
+
+    /// What to do about a view after an error; transient ones are the caller's to wait out.
+    async fn cannot_go_on(
+        &mut self,
+        table: String,
+        error: TaskError,
+    ) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
+        match error {
+            TaskError::Table(error) if error.is_transient() => return Err(error.into()),
+            TaskError::Stored(error) if error.is_transient() => return Err(error.into()),
+            TaskError::Table(companyos_sinks::delta::DeltaSinkError::Gap { version, .. }) => {
+                self.rebuild(&table, version).await?;
+            }
+            TaskError::Fenced => {
+                info!(table, "another worker keeps this shard; starting again from its position");
+                self.tasks.remove(&table);
+                self.looked = None;
+            }
+            error => {
+                error!(table, %error, "a view cannot go on; it is opened again in a while");
+                metrics::counter!("companyos_view_failures_total", "table" => table.clone()).increment(1);
+                self.tasks.remove(&table);
+                self.failed.insert(table, Instant::now());
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes a view's history in beside the others.
+    fn begin_history(&mut self, table: &str) {
+        if self.absent.get(table).is_some_and(|at| at.elapsed() < self.setup.config.poll_interval) {
+            return;
+        }
+        let Some(mut task) = self.tasks.remove(table) else { return };
+        let handle = self.histories.spawn(async move {
+            let done = task.take_history().await;
+            (task, done)
+        });
+        self.building.insert(handle.id(), table.to_owned());
+    }
+
+    /// True if the view has its history now.
+    async fn took_history(
+        &mut self,
+        ended: Result<(Id, (ViewTask, Result<bool, TaskError>)), JoinError>,
+    ) -> Result<bool, Box<dyn std::error::Error + Send + Sync>> {
+        let id = ended.as_ref().map_or_else(JoinError::id, |(id, _)| *id);
+        let Some(table) = self.building.remove(&id) else { return Ok(false) };
+        match ended {
+            Ok((_, (task, done))) => {
+                self.tasks.insert(table.clone(), task);
+                match done {
+                    Ok(true) => {
+                        self.absent.remove(&table);
+                        Ok(true)
+                    }
+                    Ok(false) => {
+                        self.absent.insert(table.clone(), Instant::now());
+                        self.announce(&table).await;
+                        Ok(false)
+                    }
+                    Err(error) => self.cannot_go_on(table, error).await.map(|()| false),
+                }
+            }
+            Err(error) => {
+                error!(table, %error, "taking a view's history in stopped; it is opened again in a while");
+                self.failed.insert(table, Instant::now());
+                Ok(false)
+            }
+        }
     }
 
     /// Opens the views that are new here, and lets go of those that are gone.
@@ -171,8 +251,10 @@ impl ViewMaintainer {
             .cloned()
             .collect();
         self.tasks.retain(|table, _| of_here.iter().any(|g| g.table == *table));
-        for generation in of_here {
-            if self.tasks.contains_key(&generation.table) || self.failed.contains_key(&generation.table) {
+        for generation in of_here.iter().cloned() {
+            let open = self.tasks.contains_key(&generation.table);
+            let building = self.building.values().any(|table| *table == generation.table);
+            if open || building || self.failed.contains_key(&generation.table) {
                 continue;
             }
             let table = generation.table.clone();
@@ -189,8 +271,8 @@ impl ViewMaintainer {
             }
         }
         let mut columns: BTreeMap<Stream, BTreeSet<String>> = BTreeMap::new();
-        for task in self.tasks.values() {
-            let plan = &task.generation.plan;
+        for generation in &of_here {
+            let plan = &generation.plan;
             columns.entry(plan.stream).or_default().extend(plan.columns.iter().cloned());
         }
         for (stream, columns) in columns {
@@ -202,23 +284,25 @@ impl ViewMaintainer {
 
     async fn advance(&mut self, table: &str) -> Result<bool, TaskError> {
         let Some(task) = self.tasks.get_mut(table) else { return Ok(false) };
-        let mut moved = false;
-        if !task.has_history() {
-            moved = task.take_history().await?;
-        }
-        if task.has_history() {
-            let Some(log) = self.logs.get_mut(&task.generation.plan.stream) else { return Ok(moved) };
-            moved |= task.follow(log).await?;
-        }
-        let done = (self.setup.region.to_string(), self.setup.shard.index);
-        if !moved && !task.generation.ready.contains(&done) && self.announced.insert(table.to_owned()) {
-            // Nothing is left to take in: the view is current.
-            if let Err(error) = self.registry.ready(table, &done.0, done.1).await {
-                warn!(table, %error, "cannot say that the view is ready yet");
-                self.announced.remove(table);
-            }
+        let Some(log) = self.logs.get_mut(&task.generation.plan.stream) else { return Ok(false) };
+        let moved = task.follow(log).await?;
+        if !moved {
+            self.announce(table).await;
         }
         Ok(moved)
+    }
+
+    /// Says once that nothing is left to take in: the view is current.
+    async fn announce(&mut self, table: &str) {
+        let Some(task) = self.tasks.get(table) else { return };
+        let done = (self.setup.region.to_string(), self.setup.shard.index);
+        if task.generation.ready.contains(&done) || !self.announced.insert(table.to_owned()) {
+            return;
+        }
+        if let Err(error) = self.registry.ready(table, &done.0, done.1).await {
+            warn!(table, %error, "cannot say that the view is ready yet");
+            self.announced.remove(table);
+        }
     }
 
     /// The log was cleaned up further than the view had read: its state is made anew beside it.

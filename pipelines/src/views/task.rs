@@ -1,6 +1,10 @@
 //! One view in one region and shard: its history, then its share of every commit.
 
-use std::{collections::HashMap, sync::Arc, time::Duration};
+use std::{
+    collections::HashMap,
+    sync::{Arc, LazyLock},
+    time::Duration,
+};
 
 use arrow::{
     array::{Array, AsArray, BooleanArray, RecordBatch},
@@ -17,6 +21,7 @@ use companyos_sinks::{
     storage::Storage,
 };
 use companyos_views::ViewError;
+use tokio::sync::Semaphore;
 use tracing::{info, warn};
 
 use super::{
@@ -39,6 +44,11 @@ const QUIET_ENTRIES: u64 = 500;
 const FOLD_EVERY: u32 = 24;
 /// Files beyond this are folded no more.
 const FOLD_BELOW: u64 = 32 << 20;
+
+/// Histories taken in at a time, by all jobs of the process: each keeps a core busy and holds the
+/// state of a shard in memory.
+static TURNS: LazyLock<Semaphore> =
+    LazyLock::new(|| Semaphore::new(std::thread::available_parallelism().map_or(1, usize::from)));
 
 /// Why a view cannot go on.
 #[derive(Debug, thiserror::Error)]
@@ -116,6 +126,8 @@ impl ViewTask {
     /// such table yet.
     pub(crate) async fn take_history(&mut self) -> Result<bool, TaskError> {
         let stream = self.generation.plan.stream;
+        // Never closed.
+        let _turn = TURNS.acquire().await;
         let files = StoredFiles::of(&self.storage, self.archive.as_ref(), stream.name(), None).await?;
         let Some(files) = files else { return Ok(false) };
         let state = self.aggregate_files(&files, |tenant| self.shard.has(tenant)).await?;

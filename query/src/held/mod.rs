@@ -16,7 +16,7 @@ use std::{
         Arc,
         atomic::{AtomicUsize, Ordering},
     },
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use arrow::array::RecordBatch;
@@ -123,6 +123,7 @@ impl HeldViews {
             self.held.invalidate(&key);
             return None;
         };
+        metrics::gauge!("companyos_query_held_views_bytes").set((self.held.weighted_size() << 10) as f64);
         let before = held.bytes.swap(bytes, Ordering::Relaxed);
         if bytes.abs_diff(before) > before / 8 {
             // Weighed anew.
@@ -139,7 +140,8 @@ impl HeldViews {
             let schema = wanted.generation.plan.state_schema.clone();
             Arc::new(Mutex::new(StateLog::new(&root.storage, &place.1, schema, moment.version)))
         });
-        let since = log.lock().await.since(moment.version, &wanted.partition).await;
+        let asked = Instant::now();
+        let since = log.lock().await.since(moment.version, &wanted.partition, asked).await;
         let (version, commits) = match since {
             Ok(Some(since)) => since,
             Ok(None) => return,
@@ -176,28 +178,27 @@ impl HeldViews {
             return;
         }
         let (all, wanted, pinned) = (self.clone(), wanted.clone(), pinned.clone());
-        let runtime = tokio::runtime::Handle::current();
-        // Folding takes long at a stretch: not on the threads that answer.
-        tokio::task::spawn_blocking(move || {
-            runtime.block_on(async {
-                let began = std::time::Instant::now();
-                let version = pinned.table.version().unwrap_or(0);
-                let view = match all.builders.acquire().await {
-                    Ok(_place) => all.read(&wanted, pinned).await,
-                    Err(_) => None,
-                };
-                match view {
-                    None => all.refused.insert(key.clone(), ()),
-                    Some(view) => {
-                        tracing::debug!(table = key.table, bytes = view.bytes(), took = ?began.elapsed(), "view held");
-                        let bytes = AtomicUsize::new(view.bytes());
-                        let at = Mutex::new(Moment { version, view: Some(view) });
-                        all.held.insert(key.clone(), Arc::new(Held { at, bytes }));
-                    }
+        tokio::spawn(async move {
+            let version = pinned.table.version().unwrap_or(0);
+            match all.read_apart(wanted, pinned).await {
+                None => all.refused.insert(key.clone(), ()),
+                Some(view) => {
+                    let bytes = AtomicUsize::new(view.bytes());
+                    let at = Mutex::new(Moment { version, view: Some(view) });
+                    all.held.insert(key.clone(), Arc::new(Held { at, bytes }));
                 }
-                all.building.remove(&key);
-            });
+            }
+            all.building.remove(&key);
         });
+    }
+
+    /// Reads one view at a time and, as folding takes long at a stretch, not on the threads that answer.
+    async fn read_apart(self: &Arc<Self>, wanted: Wanted, pinned: Pinned) -> Option<HeldView> {
+        let _place = self.builders.acquire().await.ok()?;
+        let (all, runtime) = (self.clone(), tokio::runtime::Handle::current());
+        let read = move || runtime.block_on(all.read(&wanted, pinned));
+        // None as well if it panics: then it is not tried again for a while.
+        tokio::task::spawn_blocking(read).await.ok().flatten()
     }
 
     /// The scope's state at the pinned version, as a held view; none if it is too large.

@@ -3,6 +3,7 @@
 use std::{
     collections::{BTreeMap, HashMap},
     sync::Arc,
+    time::Instant,
 };
 
 use arrow::{array::RecordBatch, datatypes::SchemaRef};
@@ -25,6 +26,8 @@ pub(super) struct StateLog {
     table: String,
     reader: FileReader,
     tail: TableTail,
+    /// When the last read to the log's end began.
+    read_at: Option<Instant>,
     commits: BTreeMap<u64, Commit>,
 }
 
@@ -47,25 +50,24 @@ impl StateLog {
             table: table.to_owned(),
             reader: FileReader::new(storage, table, schema),
             tail: TableTail::at(storage, table, Some(version)),
+            read_at: None,
             commits: BTreeMap::new(),
         }
     }
 
     /// The newest version, and the rows that the commits after `from` added to one partition. None
-    /// if that is not all they did to it, or if it is not known any more.
+    /// if that is not all they did to it, or if it is not known any more. Those who asked before the
+    /// last read of the log began share it.
     pub async fn since(
         &mut self,
         from: u64,
         (column, value): &(&'static str, String),
+        asked: Instant,
     ) -> Result<Option<(u64, Vec<Rows>)>, DeltaSinkError> {
-        while let Some(entry) = self.tail.next().await? {
-            self.commits.insert(entry.version, Commit { entry, rows: HashMap::new() });
-            if self.commits.len() > REMEMBERED {
-                self.commits.pop_first();
-            }
-            if let Some((_, old)) = self.commits.iter_mut().nth_back(ROWS_REMEMBERED) {
-                old.rows.clear();
-            }
+        if self.read_at.is_none_or(|at| at < asked) {
+            let began = Instant::now();
+            self.read_on().await?;
+            self.read_at = Some(began);
         }
         let newest = self.tail.version().unwrap_or(0);
         let oldest = self.commits.first_key_value().map_or(newest + 1, |(oldest, _)| *oldest);
@@ -106,5 +108,19 @@ impl StateLog {
             found.push(rows);
         }
         Ok(Some((newest, found)))
+    }
+
+    /// To the end of the log.
+    async fn read_on(&mut self) -> Result<(), DeltaSinkError> {
+        while let Some(entry) = self.tail.next().await? {
+            self.commits.insert(entry.version, Commit { entry, rows: HashMap::new() });
+            if self.commits.len() > REMEMBERED {
+                self.commits.pop_first();
+            }
+            if let Some((_, old)) = self.commits.iter_mut().nth_back(ROWS_REMEMBERED) {
+                old.rows.clear();
+            }
+        }
+        Ok(())
     }
 }
