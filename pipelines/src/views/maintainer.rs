@@ -9,7 +9,7 @@ use std::{
 use companyos_schemas::Stream;
 use companyos_sinks::storage::Storage;
 use serde::{Deserialize, Serialize};
-use tokio::task::{Id, JoinError, JoinSet};
+use tokio::task::{AbortHandle, Id, JoinError, JoinSet};
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
@@ -81,7 +81,7 @@ pub struct ViewMaintainer {
     /// Views whose history is being taken in; the others go on beside it.
     histories: JoinSet<(ViewTask, Result<bool, TaskError>)>,
     /// Their tables.
-    building: BTreeMap<Id, String>,
+    building: BTreeMap<Id, (String, AbortHandle)>,
     /// Tables whose stream had none when it was last looked.
     absent: BTreeMap<String, Instant>,
     logs: BTreeMap<Stream, StreamLog>,
@@ -206,7 +206,7 @@ impl ViewMaintainer {
             let done = task.take_history().await;
             (task, done)
         });
-        self.building.insert(handle.id(), table.to_owned());
+        self.building.insert(handle.id(), (table.to_owned(), handle));
     }
 
     /// True if the view has its history now.
@@ -215,7 +215,7 @@ impl ViewMaintainer {
         ended: Result<(Id, (ViewTask, Result<bool, TaskError>)), JoinError>,
     ) -> Result<bool, Box<dyn std::error::Error + Send + Sync>> {
         let id = ended.as_ref().map_or_else(JoinError::id, |(id, _)| *id);
-        let Some(table) = self.building.remove(&id) else { return Ok(false) };
+        let Some((table, _)) = self.building.remove(&id) else { return Ok(false) };
         match ended {
             Ok((_, (task, done))) => {
                 self.tasks.insert(table.clone(), task);
@@ -232,6 +232,8 @@ impl ViewMaintainer {
                     Err(error) => self.cannot_go_on(table, error).await.map(|()| false),
                 }
             }
+            // The view is gone.
+            Err(error) if error.is_cancelled() => Ok(false),
             Err(error) => {
                 error!(table, %error, "taking a view's history in stopped; it is opened again in a while");
                 self.failed.insert(table, Instant::now());
@@ -250,10 +252,12 @@ impl ViewMaintainer {
             .filter(|g| g.shards == shard.of && g.regions.contains(self.setup.region.as_ref()))
             .cloned()
             .collect();
-        self.tasks.retain(|table, _| of_here.iter().any(|g| g.table == *table));
+        let is_here = |table: &str| of_here.iter().any(|g| g.table == *table);
+        self.tasks.retain(|table, _| is_here(table));
+        self.building.values().filter(|(table, _)| !is_here(table)).for_each(|(_, history)| history.abort());
         for generation in of_here.iter().cloned() {
             let open = self.tasks.contains_key(&generation.table);
-            let building = self.building.values().any(|table| *table == generation.table);
+            let building = self.building.values().any(|(table, _)| *table == generation.table);
             if open || building || self.failed.contains_key(&generation.table) {
                 continue;
             }
