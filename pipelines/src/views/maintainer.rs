@@ -72,6 +72,9 @@ pub struct MaintainerSetup {
     pub shard: Shard,
 }
 
+/// A task whose history was taken in, or why not; false if its stream has no table yet.
+type History = (ViewTask, Result<bool, TaskError>);
+
 /// Keeps all views of a region and shard.
 pub struct ViewMaintainer {
     setup: MaintainerSetup,
@@ -79,7 +82,7 @@ pub struct ViewMaintainer {
     looked: Option<Instant>,
     tasks: BTreeMap<String, ViewTask>,
     /// Views whose history is being taken in; the others go on beside it.
-    histories: JoinSet<(ViewTask, Result<bool, TaskError>)>,
+    histories: JoinSet<History>,
     /// Their tables.
     building: BTreeMap<Id, (String, AbortHandle)>,
     /// Tables whose stream had none when it was last looked.
@@ -212,7 +215,7 @@ impl ViewMaintainer {
     /// True if the view has its history now.
     async fn took_history(
         &mut self,
-        ended: Result<(Id, (ViewTask, Result<bool, TaskError>)), JoinError>,
+        ended: Result<(Id, History), JoinError>,
     ) -> Result<bool, Box<dyn std::error::Error + Send + Sync>> {
         let id = ended.as_ref().map_or_else(JoinError::id, |(id, _)| *id);
         let Some((table, _)) = self.building.remove(&id) else { return Ok(false) };
