@@ -9,8 +9,11 @@ use std::{
 use companyos_schemas::Stream;
 use companyos_sinks::storage::Storage;
 use serde::{Deserialize, Serialize};
-use tokio::task::{AbortHandle, Id, JoinError, JoinSet};
-use tokio_util::sync::CancellationToken;
+use tokio::{
+    runtime::Handle,
+    task::{Id, JoinError, JoinSet},
+};
+use tokio_util::sync::{CancellationToken, DropGuard};
 use tracing::{error, info, warn};
 
 use super::{
@@ -83,8 +86,8 @@ pub struct ViewMaintainer {
     tasks: BTreeMap<String, ViewTask>,
     /// Views whose history is being taken in; the others go on beside it.
     histories: JoinSet<History>,
-    /// Their tables.
-    building: BTreeMap<Id, (String, AbortHandle)>,
+    /// Their tables, and what stops them when it is dropped.
+    building: BTreeMap<Id, (String, DropGuard)>,
     /// Tables whose stream had none when it was last looked.
     absent: BTreeMap<String, Instant>,
     logs: BTreeMap<Stream, StreamLog>,
@@ -205,11 +208,15 @@ impl ViewMaintainer {
             return;
         }
         let Some(mut task) = self.tasks.remove(table) else { return };
-        let handle = self.histories.spawn(async move {
-            let done = task.take_history().await;
-            (task, done)
+        let (stop, runtime) = (CancellationToken::new(), Handle::current());
+        let guard = stop.clone().drop_guard();
+        // Aggregating takes long at a stretch: on the runtime's threads it would keep events from
+        // being taken in.
+        let history = self.histories.spawn_blocking(move || {
+            let done = runtime.block_on(stop.run_until_cancelled(task.take_history()));
+            (task, done.unwrap_or(Ok(false)))
         });
-        self.building.insert(handle.id(), (table.to_owned(), handle));
+        self.building.insert(history.id(), (table.to_owned(), guard));
     }
 
     /// True if the view has its history now.
@@ -218,6 +225,7 @@ impl ViewMaintainer {
         ended: Result<(Id, History), JoinError>,
     ) -> Result<bool, Box<dyn std::error::Error + Send + Sync>> {
         let id = ended.as_ref().map_or_else(JoinError::id, |(id, _)| *id);
+        // None if the view is gone.
         let Some((table, _)) = self.building.remove(&id) else { return Ok(false) };
         match ended {
             Ok((_, (task, done))) => {
@@ -235,8 +243,6 @@ impl ViewMaintainer {
                     Err(error) => self.cannot_go_on(table, error).await.map(|()| false),
                 }
             }
-            // The view is gone.
-            Err(error) if error.is_cancelled() => Ok(false),
             Err(error) => {
                 error!(table, %error, "taking a view's history in stopped; it is opened again in a while");
                 self.failed.insert(table, Instant::now());
@@ -257,7 +263,7 @@ impl ViewMaintainer {
             .collect();
         let is_here = |table: &str| of_here.iter().any(|g| g.table == *table);
         self.tasks.retain(|table, _| is_here(table));
-        self.building.values().filter(|(table, _)| !is_here(table)).for_each(|(_, history)| history.abort());
+        self.building.retain(|_, (table, _)| is_here(table));
         for generation in of_here.iter().cloned() {
             let open = self.tasks.contains_key(&generation.table);
             let building = self.building.values().any(|(table, _)| *table == generation.table);
