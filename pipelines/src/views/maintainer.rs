@@ -21,7 +21,7 @@ use super::{
     retired::Deletions,
     shard::Shard,
     stream_log::StreamLog,
-    task::{TaskError, ViewTask},
+    task::{TURNS, TaskError, ViewTask},
 };
 
 /// `[views]` of the configuration.
@@ -76,7 +76,7 @@ pub struct MaintainerSetup {
 }
 
 /// A task whose history was taken in, or why not; false if its stream has no table yet.
-type History = (ViewTask, Result<bool, TaskError>);
+type History = Result<(ViewTask, Result<bool, TaskError>), JoinError>;
 
 /// Keeps all views of a region and shard.
 pub struct ViewMaintainer {
@@ -212,9 +212,14 @@ impl ViewMaintainer {
         let guard = stop.clone().drop_guard();
         // Aggregating takes long at a stretch: on the runtime's threads it would keep events from
         // being taken in.
-        let history = self.histories.spawn_blocking(move || {
+        let work = move || {
             let done = runtime.block_on(stop.run_until_cancelled(task.take_history()));
             (task, done.unwrap_or(Ok(false)))
+        };
+        let history = self.histories.spawn(async move {
+            // Never closed. A history takes no thread while it waits.
+            let _turn = TURNS.acquire().await;
+            tokio::task::spawn_blocking(work).await
         });
         self.building.insert(history.id(), (table.to_owned(), guard));
     }
@@ -227,8 +232,8 @@ impl ViewMaintainer {
         let id = ended.as_ref().map_or_else(JoinError::id, |(id, _)| *id);
         // None if the view is gone.
         let Some((table, _)) = self.building.remove(&id) else { return Ok(false) };
-        match ended {
-            Ok((_, (task, done))) => {
+        match ended.and_then(|(_, history)| history) {
+            Ok((task, done)) => {
                 self.tasks.insert(table.clone(), task);
                 match done {
                     Ok(true) => {

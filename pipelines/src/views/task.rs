@@ -47,7 +47,7 @@ const FOLD_BELOW: u64 = 32 << 20;
 
 /// Histories taken in at a time, by all jobs of the process: each keeps a core busy and holds the
 /// state of a shard in memory.
-static TURNS: LazyLock<Semaphore> =
+pub(super) static TURNS: LazyLock<Semaphore> =
     LazyLock::new(|| Semaphore::new(std::thread::available_parallelism().map_or(1, usize::from)));
 
 /// Why a view cannot go on.
@@ -126,8 +126,6 @@ impl ViewTask {
     /// such table yet.
     pub(crate) async fn take_history(&mut self) -> Result<bool, TaskError> {
         let stream = self.generation.plan.stream;
-        // Never closed.
-        let _turn = TURNS.acquire().await;
         let files = StoredFiles::of(&self.storage, self.archive.as_ref(), stream.name(), None).await?;
         let Some(files) = files else { return Ok(false) };
         let state = self.aggregate_files(&files, |tenant| self.shard.has(tenant)).await?;
